@@ -1,0 +1,308 @@
+"""Any folder of videos, with or without a CSV of what is done in them and when.
+
+The CSV has a column `video` (path inside the folder), either `time` (when the action is, roughly) or
+`start` and `end`, and `text` (the narration). `id` and `split` are taken if there; every further
+column becomes a label. Times are seconds or `[hours:]minutes:seconds`.
+
+A row that cannot be used is kept with its reason in `quarantine`. A clip around a `time` that would
+begin before its video or end after it is moved inwards, not cut: every clip keeps its length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from sonant.media.read import Probe, probe
+
+from sonant.clips import Clips
+from sonant.errors import MediaError, TableError, UsageError
+from sonant.types import Clip
+
+SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    ]
+)
+FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+OWN_COLUMNS = ("id", "video", "time", "start", "end", "text", "split")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The span of a clip around the time its narration gives, in seconds (MC3, section 5)."""
+
+    before: float = 0.5
+    after: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.length > 0 or not math.isfinite(self.length):
+            raise UsageError(f"before {self.before} s and after {self.after} s make no clip")
+
+    @property
+    def length(self) -> float:
+        """Seconds from begin to end."""
+        return self.before + self.after
+
+    def around(self, time: float, duration: float | None) -> tuple[float, float]:
+        """The span [start, end] around a time, moved into [0, duration] without changing length."""
+        latest = math.inf if duration is None else duration - self.length
+        start = min(max(time - self.before, 0.0), max(latest, 0.0))
+        return start, start + self.length
+
+
+def folder(
+    root: Path,
+    *,
+    narrations: Path | None = None,
+    labels: Path | None = None,
+    window: Window | None = None,
+    stride: float | None = None,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda done, total: done,
+) -> Clips:
+    """Make the clip table of a folder of videos.
+
+    Args:
+        root: the folder; videos are looked for in it at any depth.
+        narrations: CSV as the module describes; without one, each video is cut into windows.
+        labels: CSV with columns `video` and `time`, matching those of `narrations`, and labels.
+        window: span around a narrated time; its length is that of un-narrated windows too.
+        stride: seconds from one un-narrated window to the next; their length if not given.
+        fractions: shares of the splits, dealt by video, where the CSV has no column `split`; with
+            fewer videos than splits no split is set.
+        seed: of that deal.
+        workers: processes that look into the videos.
+        progress: wraps the iterable of looked-at videos and their number, to show it.
+
+    Raises:
+        UsageError: the folder does not exist or holds no video.
+        TableError: a CSV cannot be read, lacks columns, or repeats ids.
+    """
+    window = window or Window()
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
+    table = None if narrations is None else _narrations(narrations)
+    videos = _videos(root) if table is None else sorted(set(table["video"].to_pylist()))
+    if not videos:
+        raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
+    with ProcessPoolExecutor(workers) as pool:
+        looks = pool.map(partial(_look, root), videos, chunksize=8)
+        seen = dict(zip(videos, progress(looks, len(videos)), strict=True))
+    if table is None:
+        rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
+    else:
+        rows = _narrated(table, narrations, seen, window)
+    clips = Clips.of([clip for clip, _ in rows], root=root, quarantine=[why for _, why in rows])
+    if labels is not None:
+        clips = _labelled(clips, table, labels)
+    if table is not None and "split" in table.column_names:
+        return clips
+    enough = len(set(clips.column("video"))) >= len(fractions)
+    return clips.split(fractions, seed=seed) if enough else clips
+
+
+def _videos(root: Path) -> list[str]:
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+def _look(root: Path, video: str) -> Probe | str:
+    """What the file is, or why it cannot be used."""
+    if not (root / video).is_file():
+        return "file is missing"
+    try:
+        found = probe(root / video)
+    except MediaError as error:
+        return error.reason
+    missing = [name for name in ("video", "audio") if not getattr(found, f"has_{name}")]
+    return f"no {' and no '.join(missing)} stream" if missing else found
+
+
+def _windows(
+    video: str, look: Probe | str, window: Window, stride: float | None
+) -> list[tuple[Clip, str]]:
+    if isinstance(look, str):
+        return [(Clip(f"{video}@0.000", video, 0.0, window.length), look)]
+    if look.duration is None:
+        return [(Clip(f"{video}@0.000", video, 0.0, window.length), "")]
+    step = window.length if stride is None else stride
+    if not step > 0:
+        raise UsageError(f"stride must be above 0 s, not {stride}")
+    if look.duration < window.length:
+        why = _too_short(look.duration, window)
+        return [(Clip(f"{video}@0.000", video, 0.0, window.length), why)]
+    count = int((look.duration - window.length) / step + 1e-9) + 1
+    starts = [index * step for index in range(count)]
+    return [
+        (Clip(f"{video}@{start:.3f}", video, start, start + window.length), "") for start in starts
+    ]
+
+
+def _too_short(duration: float, window: Window) -> str:
+    return f"the video is {duration:.3f} s long, shorter than a clip of {window.length:.3f} s"
+
+
+def _narrations(path: Path) -> pa.Table:
+    table = _read(path)
+    there = set(table.column_names)
+    if not {"video", "text"} <= there or not ("time" in there or {"start", "end"} <= there):
+        raise TableError(
+            f"{path}: has the columns {', '.join(table.column_names)}; wanted are video, time (or "
+            "start and end) and text, and id, split and labels as you like"
+        )
+    return table
+
+
+def _read(path: Path) -> pa.Table:
+    """The CSV with its own columns as text, the others with the types they look like."""
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(OWN_COLUMNS, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    try:
+        table = pyarrow.csv.read_csv(path, convert_options=options)
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: not a readable CSV file: {error}") from error
+    if "video" not in table.column_names:
+        return table
+    videos = pc.fill_null(table["video"], "")
+    return table.set_column(table.column_names.index("video"), "video", videos)
+
+
+def _narrated(
+    table: pa.Table, path: Path | None, seen: Mapping[str, Probe | str], window: Window
+) -> list[tuple[Clip, str]]:
+    rows = table.to_pylist()
+    spans = [_span(row, seen[row["video"]], window) for row in rows]
+    ids = _ids(rows, path)
+    labels = [name for name in table.column_names if name not in OWN_COLUMNS]
+    return [
+        (
+            Clip(
+                id,
+                row["video"],
+                start,
+                end,
+                (row["text"] or "").strip(),
+                row.get("split") or "",
+                {name: row[name] for name in labels},
+            ),
+            why,
+        )
+        for row, id, (start, end, why) in zip(rows, ids, spans, strict=True)
+    ]
+
+
+def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[float, float, str]:
+    """Start and end of a row's clip, and why it cannot be used, if so."""
+    if isinstance(look, str):
+        return 0.0, window.length, look
+    given = {name: _seconds(row[name]) for name in ("time", "start", "end") if name in row}
+    for name, value in given.items():
+        if not math.isfinite(value) or value < 0:
+            why = f"{name} is {row[name]!r}; wanted are seconds, 0 or more"
+            return 0.0, window.length, why
+    if "time" in given:
+        if look.duration is not None and given["time"] > look.duration:
+            why = f"narrated at {given['time']:.3f} s, but the video ends at {look.duration:.3f} s"
+            return *window.around(given["time"], None), why
+        start, end = window.around(given["time"], look.duration)
+    else:
+        start, end = given["start"], given["end"]
+    if end <= start:
+        return start, end, f"ends at {end:.3f} s, not after its start at {start:.3f} s"
+    if look.duration is not None and end > look.duration + 1e-3:
+        if "time" in given:
+            return start, end, _too_short(look.duration, window)
+        return start, end, f"ends at {end:.3f} s, but the video ends at {look.duration:.3f} s"
+    if not (row["text"] or "").strip():
+        return start, end, "the narration is empty"
+    return start, end, ""
+
+
+def _seconds(text: str | None) -> float:
+    """Seconds of `12.5`, `1:12.5` or `0:01:12.5`; NaN of anything else."""
+    try:
+        parts = [float(part) for part in (text or "").split(":")]
+    except ValueError:
+        return math.nan
+    if len(parts) > 3 or any(part < 0 for part in parts[1:]):
+        return math.nan
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def _ids(rows: Sequence[Mapping[str, Any]], path: Path | None) -> list[str]:
+    """The rows' own ids, else video@time, numbered where one moment is narrated twice."""
+    if rows and "id" in rows[0]:
+        ids = [row["id"] or "" for row in rows]
+        for id, count in Counter(ids).items():
+            if count > 1 or not id:
+                lines = [str(line) for line, other in enumerate(ids, 2) if other == id]
+                where = f"lines {', '.join(lines[:9])}"
+                raise TableError(
+                    f"{path}: id {id!r} stands in {where}; ids are unique and not empty"
+                )
+        return ids
+    times = [_seconds(row.get("time") or row.get("start")) for row in rows]
+    seen: Counter[str] = Counter()
+    ids = []
+    for row, time in zip(rows, times, strict=True):
+        id = f"{row['video']}@{time:.3f}"
+        seen[id] += 1
+        ids.append(id if seen[id] == 1 else f"{id}#{seen[id]}")
+    return ids
+
+
+def _labelled(clips: Clips, narrations: pa.Table | None, path: Path) -> Clips:
+    """Join a second CSV's columns by video and time."""
+    table = _read(path)
+    if not {"video", "time"} <= set(table.column_names):
+        there = ", ".join(table.column_names)
+        raise TableError(f"{path}: has the columns {there}; wanted are video, time and labels")
+    if narrations is None or "time" not in narrations.column_names:
+        raise UsageError(f"{path}: labels are matched by video and time, which these clips lack")
+    keys = _keys(narrations)
+    places = {key: row for row, key in enumerate(_keys(table))}
+    if len(places) != table.num_rows:
+        raise TableError(f"{path}: has more than one row for the same video and time")
+    rows = pa.array([places.get(key) for key in keys], pa.int64())
+    names = [name for name in table.column_names if name not in OWN_COLUMNS]
+    columns = {name: table[name].take(rows) for name in names}
+    return clips.join(pa.table({"id": clips.table["id"], **columns}))
+
+
+def _keys(table: pa.Table) -> list[tuple[str, float]]:
+    times = [_seconds(time) for time in table["time"].to_pylist()]
+    return list(zip(table["video"].to_pylist(), times, strict=True))

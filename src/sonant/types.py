@@ -1,0 +1,51 @@
+"""The few types that everything else is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Label = str | int | float | bool | None
+
+Modality = Literal["audio", "video", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+Embeddings = dict[Modality, "Tensor"]
+"""Modality to [clips, width]; row i of each is the same clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One span of one video, and what is said of it: a row of the clip table."""
+
+    id: str
+    video: str
+    """Path of the video relative to the table's root, with forward slashes."""
+    start: float
+    """Seconds on the video's presentation clock; so is `end`."""
+    end: float
+    text: str = ""
+    """The narration; empty where there is none."""
+    split: str = ""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Clips as tensors: `index` [n] rows of the clip table; `inputs` [n, ...] for each modality."""
+
+    index: Tensor
+    inputs: dict[Modality, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of training: its name, its length, and which towers move in it (None: all)."""
+
+    name: str
+    epochs: int
+    train: frozenset[Modality] | None = None
