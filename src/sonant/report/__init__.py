@@ -1,0 +1,360 @@
+"""Reports: one JSON file that holds what was found, and one HTML file that shows it to people.
+
+The page is made from files alone and needs no network: plots are SVG, clips are small videos, both
+inside it. The same files make the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.table import Table
+
+from sonant.clips import Clips
+from sonant.errors import SonantError, TableError
+from sonant.files import replacing
+from sonant.media.pack import Pack
+from sonant.report import figures
+from sonant.report.films import film, poster
+from sonant.tasks.agreement import Example
+from sonant.tasks.discovery import Discovery
+from sonant.tasks.retrieval import Retrieval
+
+VERSION = "1"
+DIGITS = 6
+"""Significant digits of the numbers in a report."""
+THUMB_FRAMES = 64
+"""Most frames of a clip that is shown."""
+AREAS = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "AP",
+    "pr_auc": "PR AUC",
+    "within_verb": "within verb",
+}
+SCORES = {"raw": "cosine", "centred": "double-centred", "pmi": "PMI"}
+
+
+def save(
+    path: Path | str,
+    *,
+    clips: Clips,
+    discovery: Discovery | None = None,
+    retrieval: Retrieval | None = None,
+    examples: Mapping[str, Sequence[Example]] | None = None,
+) -> None:
+    """Write what was found as JSON, NaN as null, or add it to what the file holds already.
+
+    What is not given stays as it is in a report of the same clips; one of other clips is replaced.
+
+    Args:
+        path: the file, usually report.json.
+        clips: the table that was judged; its quarantine is summed up.
+        discovery: of `tasks.discovery`.
+        retrieval: of `tasks.retrieval`.
+        examples: of `tasks.agreement.examples`.
+
+    Raises:
+        TableError: the file is there and is no report of this version.
+    """
+    path, about = Path(path), _summary(clips)
+    there = read(path) if path.is_file() else {}
+    kept = there if there.get("clips", {}).get("digest") == about["digest"] else {}
+    given = {"discovery": discovery, "retrieval": retrieval, "examples": examples}
+    report = {
+        "schema": "sonant.report",
+        "version": VERSION,
+        "made by": f"sonant {version('sonant')}",
+        "clips": about,
+        **{name: kept.get(name) if value is None else value for name, value in given.items()},
+    }
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """Read what `save` wrote.
+
+    Raises:
+        TableError: the file is missing, is no report, or is of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"{path}: no such report; `sonant score` makes one")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TableError(f"{path}: is no JSON: {error}") from error
+    schema, there = (
+        (report.get("schema"), report.get("version")) if isinstance(report, dict) else (None, None)
+    )
+    if (schema, there) != ("sonant.report", VERSION):
+        raise TableError(
+            f"{path}: is of schema {schema}, version {there}; this sonant reads sonant.report, "
+            f"version {VERSION}: make it again with `sonant score`"
+        )
+    return dict(report)
+
+
+def report(
+    path: Path | str,
+    out: Path | str,
+    *,
+    pack: Path | str | None = None,
+    logs: Mapping[str, Path] | None = None,
+) -> Path:
+    """Make the page of a report.
+
+    Args:
+        path: report.json.
+        out: the HTML file to write.
+        pack: folder of the packed clips, for playable examples; without it they have no pictures.
+        logs: name to the log.jsonl of a training run, for its curves; the run's record.json
+            beside it is shown too.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TableError: the report or a log is not what it should be.
+        SonantError: an example is not in the pack, or the page cannot be written.
+    """
+    found = read(path)
+    films = {} if pack is None else _films(found["examples"] or {}, Pack.open(pack))
+    runs = {name: _lines(Path(log)) for name, log in (logs or {}).items()}
+    page = _template().render(
+        report=found,
+        films=films,
+        names=_model_names(found),
+        training={name: figures.training(lines, name) for name, lines in runs.items()},
+        records=_records(logs or {}),
+        score_names=SCORES,
+        **(_of_discovery(found["discovery"]) if found["discovery"] else {}),
+        **(_of_retrieval(found["retrieval"]) if found["retrieval"] else {}),
+    )
+    out = Path(out)
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return out
+
+
+def discovery_table(report: Mapping[str, Any]) -> Table:
+    """The main table for a terminal: every row's ROC AUC and AP with intervals, and within verb.
+
+    Args:
+        report: as `read` gives it.
+    """
+    found = _part(report, "discovery")
+    about = (
+        f"Which actions sound: {found['labelled']} clips of {found['videos']} videos, "
+        f"{found['positives']} sound; 95 % intervals over videos"
+    )
+    judged = any(row["areas"] for row in found["rows"])
+    table = Table(title=about if judged else found["notes"][0], title_justify="left", box=None)
+    table.add_column("")
+    table.add_column("score", no_wrap=True)
+    heads = ("ROC AUC", "AP", "in verb") if judged else ("clips", "mean score")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for title, rows in _sections(found):
+        table.add_row(f"[bold]{title}")
+        for row in rows:
+            score = SCORES.get(row["score"], "").removeprefix("double-")
+            table.add_row(f"  {row['name']}", score, *(_judged(row) if judged else _unjudged(row)))
+    return table
+
+
+def retrieval_table(report: Mapping[str, Any]) -> Table:
+    """Retrieval for a terminal, by direction: hit@k and mAP with intervals, and median rank."""
+    found = _part(report, "retrieval")
+    about = (
+        f"{found['queries']} queries, {found['gallery']} clips to find, {found['groups']} groups"
+    )
+    title = f"How actions sound: {about}" if found["rows"] else " ".join(found["notes"])
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("")
+    for name in ("hit@5", "hit@10", "mAP", "rank"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for direction in dict.fromkeys(row["direction"] for row in found["rows"]):
+        table.add_row(f"[bold]{direction}")
+        for row in (row for row in found["rows"] if row["direction"] == direction):
+            cells = [_interval(row["values"].get(name)) for name in ("hit@5", "hit@10", "map")]
+            rank = _fraction(row["values"]["median_rank"]["value"], 1)
+            table.add_row(f"  {row['name']}", *cells, rank)
+    return table
+
+
+def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if not report[name]:
+        raise TableError(f"the report has no {name} in it; `sonant score {name}` adds it")
+    return dict(report[name])
+
+
+def _judged(row: Mapping[str, Any]) -> list[str]:
+    cells = [_interval(row["areas"].get(name)) for name in ("roc_auc", "average_precision")]
+    return [*cells, _fraction((row["areas"].get("within_verb") or {}).get("value"))]
+
+
+def _unjudged(row: Mapping[str, Any]) -> list[str]:
+    return [str(row["clips"]), f"{row['means']['all']:.3f}" if row["means"] else "–"]
+
+
+def _interval(of: Mapping[str, float | None] | None) -> str:
+    """Such as ".598 (.571-.624)"; a dash where there is none."""
+    if of is None or of["value"] is None:
+        return "–"
+    if of["low"] is None or of["low"] == of["high"]:
+        return _fraction(of["value"])
+    return f"{_fraction(of['value'])} ({_fraction(of['low'])}–{_fraction(of['high'])})"
+
+
+def _fraction(value: float | None, digits: int = 3) -> str:
+    """A rounded number without the zero before its point, as in the papers' tables."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}".replace("-", "−")
+    return text.replace("0.", ".", 1) if abs(value) < 1 and digits else text
+
+
+def _sections(found: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    rows = found["rows"]
+    titles = {
+        "AV": "Sound with picture (AV)",
+        "AL": "Sound with narration (AL)",
+        "": "Beside them",
+    }
+    sections = [(title, [row for row in rows if row["pair"] == p]) for p, title in titles.items()]
+    return [(title, found) for title, found in sections if found]
+
+
+def _model_names(report: Mapping[str, Any]) -> list[str]:
+    parts = (report[name] for name in ("discovery", "retrieval") if report[name])
+    return list(dict.fromkeys(name for part in parts for name in part["runs"]))
+
+
+def _records(logs: Mapping[str, Path]) -> dict[str, Any]:
+    paths = {name: Path(log).with_name("record.json") for name, log in logs.items()}
+    found = {name: path for name, path in paths.items() if path.is_file()}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items()}
+
+
+def _of_discovery(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's part on discovery is made of."""
+    return {
+        "sections": _sections(found),
+        "areas": AREAS,
+        "case_areas": _case_areas(found),
+        "cases": figures.CASES,
+        "place": _place(found),
+        "curves": {pair: figures.curves(found, pair) for pair in ("AV", "AL")},
+        "histograms": {name: figures.histograms(found, name) for name in found["runs"]},
+    }
+
+
+def _of_retrieval(found: Mapping[str, Any]) -> dict[str, Any]:
+    measures = list(found["rows"][0]["values"]) if found["rows"] else []
+    return {"measures": measures, "main_measures": [name for name in measures if _is_main(name)]}
+
+
+def _case_areas(found: Mapping[str, Any]) -> dict[str, str]:
+    names = {name for row in found["rows"] for name in row["areas"]}
+    cases = [name for name in names if name.startswith("I/")]
+    order = list(figures.CASES)
+    place = {name: order.index(c) if (c := name[2:]) in order else len(order) for name in cases}
+    return {
+        name: f"I over {name[2:]}" for name in sorted(cases, key=lambda name: (place[name], name))
+    }
+
+
+def _place(found: Mapping[str, Any]) -> Callable[[float], float]:
+    """Where a ROC AUC lies between the lowest and the highest of the table, in per cent."""
+    areas = [row["areas"]["roc_auc"] for row in found["rows"] if row["areas"]]
+    ends = [of[name] for of in areas for name in ("value", "low", "high") if of[name] is not None]
+    low, high = min([*ends, 0.45]) - 0.01, max([*ends, 0.55]) + 0.01
+    return lambda value: 100 * (value - low) / (high - low)
+
+
+def _is_main(measure: str) -> bool:
+    return measure.startswith("hit@") or "@" not in measure or measure.endswith("@10")
+
+
+def _summary(clips: Clips) -> dict[str, Any]:
+    """What is in a clip table, and its quarantine by reason, the commonest first."""
+    bad = clips.where(quarantined=True)
+    reasons = Counter(bad.column("quarantine").tolist())
+    first = dict(zip(bad.column("quarantine")[::-1], bad.column("id")[::-1], strict=True))
+    splits = Counter(clips.where(quarantined=False).column("split").tolist())
+    return {
+        "clips": len(clips),
+        "videos": len(set(clips.column("video"))),
+        "splits": {name or "(none)": count for name, count in sorted(splits.items())},
+        "quarantine": [
+            {"reason": reason, "clips": count, "first": first[reason]}
+            for reason, count in reasons.most_common()
+        ],
+        "digest": clips.digest(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Ready for JSON: NaN as null, floats with the digits that mean something."""
+    if is_dataclass(value):
+        return _plain(vars(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training log."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line]
+    except OSError as error:
+        raise TableError(f"{path}: no training log there: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{path}: is no training log: {error}") from error
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"fraction": _fraction}
+    text = files("sonant.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
+
+
+def _films(
+    examples: Mapping[str, Sequence[Mapping[str, Any]]], pack: Pack
+) -> dict[str, dict[str, str]]:
+    """Clip id to data addresses of its `film`, a small mp4, and its `poster`, the middle frame."""
+    rows = {id: row for row, id in enumerate(pack.clips.column("id"))}
+    wanted = [one["id"] for ones in examples.values() for one in ones]
+    if missing := [id for id in wanted if id not in rows]:
+        raise SonantError(
+            f"{pack.folder}: {len(missing)} of the report's {len(wanted)} examples are not in this "
+            f"pack, the first is {missing[0]!r}; give the pack that was judged"
+        )
+    shown = {id: pack.read(rows[id], frames=THUMB_FRAMES) for id in wanted}
+    return {
+        id: {"film": _address("video/mp4", film(m)), "poster": _address("image/jpeg", poster(m))}
+        for id, m in shown.items()
+    }
+
+
+def _address(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,1 @@
+"""What models are judged on: functions of (features, clips) that return a report; no torch."""
