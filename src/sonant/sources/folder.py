@@ -1,6 +1,6 @@
 """Any folder of videos, with or without a CSV of what is done in them and when.
 
-The CSV has a column `video` (path inside the folder), either `time` (when the action is, roughly) or
+The CSV has a column `video` (path inside the folder), either `time` (roughly when the action is) or
 `start` and `end`, and `text` (the narration). `id` and `split` are taken if there; every further
 column becomes a label. Times are seconds or `[hours:]minutes:seconds`.
 
@@ -22,10 +22,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from sonant.media.read import Probe, probe
 
 from sonant.clips import Clips
 from sonant.errors import MediaError, TableError, UsageError
+from sonant.media.read import Probe, probe
 from sonant.types import Clip
 
 SUFFIXES = frozenset(
@@ -67,10 +67,9 @@ class Window:
         """Seconds from begin to end."""
         return self.before + self.after
 
-    def around(self, time: float, duration: float | None) -> tuple[float, float]:
+    def around(self, time: float, duration: float = math.inf) -> tuple[float, float]:
         """The span [start, end] around a time, moved into [0, duration] without changing length."""
-        latest = math.inf if duration is None else duration - self.length
-        start = min(max(time - self.before, 0.0), max(latest, 0.0))
+        start = min(max(time - self.before, 0.0), max(duration - self.length, 0.0))
         return start, start + self.length
 
 
@@ -152,8 +151,6 @@ def _windows(
 ) -> list[tuple[Clip, str]]:
     if isinstance(look, str):
         return [(Clip(f"{video}@0.000", video, 0.0, window.length), look)]
-    if look.duration is None:
-        return [(Clip(f"{video}@0.000", video, 0.0, window.length), "")]
     step = window.length if stride is None else stride
     if not step > 0:
         raise UsageError(f"stride must be above 0 s, not {stride}")
@@ -235,15 +232,15 @@ def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[fl
             why = f"{name} is {row[name]!r}; wanted are seconds, 0 or more"
             return 0.0, window.length, why
     if "time" in given:
-        if look.duration is not None and given["time"] > look.duration:
+        if given["time"] > look.duration:
             why = f"narrated at {given['time']:.3f} s, but the video ends at {look.duration:.3f} s"
-            return *window.around(given["time"], None), why
+            return *window.around(given["time"]), why
         start, end = window.around(given["time"], look.duration)
     else:
         start, end = given["start"], given["end"]
     if end <= start:
         return start, end, f"ends at {end:.3f} s, not after its start at {start:.3f} s"
-    if look.duration is not None and end > look.duration + 1e-3:
+    if end > look.duration + 1e-3:
         if "time" in given:
             return start, end, _too_short(look.duration, window)
         return start, end, f"ends at {end:.3f} s, but the video ends at {look.duration:.3f} s"

@@ -1,0 +1,172 @@
+"""How fast a densely narrated video is packed: against decoding it only, and against seeking.
+
+    python benchmarks/pack.py --seconds 120 --out pack.json
+
+Makes a 720p video (H.264 with B-frames, AAC) with a clip of 1.5 s every 2 s, then measures in one
+run, each on one thread: PyAV decoding the file and nothing else, `pack` with one worker (its start
+included), and opening the file and seeking for every clip, once with bare PyAV and once with
+`sonant.media.read`. All rates are per second of processor time, so that other work on the machine
+does not count. Wanted: pack / decode at least 0.7 (frames), pack / seek at least 3 (clips).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.video.frame import VideoFrame
+
+from sonant.clips import Clips
+from sonant.media.frames import centres
+from sonant.media.pack import pack
+from sonant.media.read import read
+from sonant.types import Clip
+
+WIDTH, HEIGHT, FRAME_RATE, RATE = 1280, 720, 30, 48_000
+CLIP, EVERY = 1.5, 2.0
+
+
+def make_video(path: Path, seconds: float) -> None:
+    """A texture that drifts under a little noise, with noise to be heard."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(40, 216, (HEIGHT // 8 + 32, WIDTH // 8 + 32), dtype=np.uint8)
+    texture = np.kron(coarse, np.ones((8, 8), np.uint8))
+    grain = random.integers(0, 16, (8, HEIGHT, WIDTH), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", FRAME_RATE, options={"preset": "faster"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.codec_context.thread_count = 1
+        audio = container.add_stream("aac", RATE)
+        for index in range(round(seconds * FRAME_RATE)):
+            x, y = (abs((index * step) % 510 - 255) for step in (3, 2))
+            grey = texture[y : y + HEIGHT, x : x + WIDTH] + grain[index % 8]
+            pixels = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+            pixels[:HEIGHT] = grey
+            frame = VideoFrame.from_ndarray(pixels, "yuv420p")
+            frame.pts = index
+            container.mux(video.encode(frame))
+            noise = random.normal(0, 0.1, (1, RATE // FRAME_RATE)).astype(np.float32)
+            sound = AudioFrame.from_ndarray(noise, "fltp", "mono")
+            sound.sample_rate, sound.pts = RATE, index * (RATE // FRAME_RATE)
+            container.mux(audio.encode(sound))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+
+
+def narrated(root: Path, video: str, seconds: float) -> Clips:
+    """A clip every 2 s."""
+    starts = np.arange(0.0, seconds - CLIP, EVERY)
+    rows = [Clip(f"{k:04}", video, start, start + CLIP) for k, start in enumerate(starts)]
+    return Clips.of(rows, root=root)
+
+
+def decode_only(path: Path) -> None:
+    """All frames and all sound, kept nowhere."""
+    with av.open(str(path)) as container:
+        streams = [container.streams.video[0], container.streams.audio[0]]
+        for stream in streams:
+            stream.codec_context.thread_count = 1
+        for packet in container.demux(*streams):
+            packet.decode()
+
+
+def seek_clip(path: Path, start: float, frames: int, size: int) -> None:
+    """What a loader without packs does: open, seek, decode until the clip's end, keep `frames`."""
+    times = centres(start, start + CLIP, frames)
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        for stream in (video, audio):
+            stream.codec_context.thread_count = 1
+        container.seek(int(start * av.time_base))
+        kept: list[Any] = []
+        samples = []
+        for packet in container.demux(video, audio):
+            for frame in packet.decode():
+                if isinstance(frame, AudioFrame):
+                    samples.append(frame.to_ndarray())
+                elif isinstance(frame, VideoFrame):
+                    while len(kept) < frames and frame.time >= times[len(kept)]:
+                        shown = frame.reformat(
+                            size * 16 // 9, size, "rgb24", interpolation="AREA", threads=1
+                        )
+                        kept.append(shown.to_ndarray())
+            if packet.pts is not None and packet.pts * packet.time_base > start + CLIP + 0.1:
+                break
+
+
+def seek_clips(path: Path, starts: Iterable[float], frames: int, size: int) -> None:
+    """Every clip by a seek of its own."""
+    for start in starts:
+        seek_clip(path, start, frames, size)
+
+
+def read_clips(path: Path, starts: Iterable[float], frames: int, size: int) -> None:
+    """Every clip by `sonant.media.read`."""
+    for start in starts:
+        read(path, start, start + CLIP, frames=frames, size=size, rate=16_000)
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Processor time that this process and those it started and awaited have spent on some work."""
+    before = sum(os.times()[:4])
+    work()
+    return sum(os.times()[:4]) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
+    parser.add_argument("--video", type=Path, help="keep the video here, or use it if it is there")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of which the best counts")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.video or Path(folder) / "video.mp4"
+        if not path.exists():
+            make_video(path, arguments.seconds)
+        with av.open(str(path)) as container:
+            seconds = float(container.duration or 0) / av.time_base
+        clips = narrated(path.parent, path.name, seconds)
+        starts = clips.column("start")
+        sought = np.random.default_rng(0).permutation(starts)[:30]
+        frames = seconds * FRAME_RATE
+        rounds = []
+        for number in range(arguments.repeat):
+            to = Path(folder) / f"pack{number}"
+            rounds.append(
+                {
+                    "decode": processor_seconds(lambda: decode_only(path)),
+                    "pack": processor_seconds(lambda to=to: pack(clips, to, workers=1)),  # type: ignore[misc]
+                    "seek": processor_seconds(lambda: seek_clips(path, sought, 12, 112)),
+                    "read": processor_seconds(lambda: read_clips(path, sought, 12, 112)),
+                }
+            )
+    spent = {name: min(each[name] for each in rounds) for name in rounds[0]}
+    figures = {
+        "video seconds": seconds,
+        "clips": len(clips),
+        "decode frames/s": frames / spent["decode"],
+        "pack frames/s": frames / spent["pack"],
+        "pack clips/s": len(clips) / spent["pack"],
+        "seek clips/s": len(sought) / spent["seek"],
+        "read clips/s": len(sought) / spent["read"],
+        "pack / decode": spent["decode"] / spent["pack"],
+        "pack / seek": len(clips) / spent["pack"] * spent["seek"] / len(sought),
+        "pack / read": len(clips) / spent["pack"] * spent["read"] / len(sought),
+    }
+    for name, value in figures.items():
+        print(f"{name:>16} {value:10.3f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

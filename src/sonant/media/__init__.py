@@ -1,0 +1,1 @@
+"""Media files: spans as frames and samples, packs of clips, and spectrograms."""

@@ -1,0 +1,271 @@
+"""Clips to shards, in one pass over each video; and clips out of shards, with one read each.
+
+The folder of a pack holds
+
+    pack.json        settings, and what clips it is of
+    00000.tar        clips of a few videos, as WebDataset reads them (see `shard`)
+    00000.json       where each clip lies in 00000.tar, or why it does not; written last
+    clips.parquet    the clip table with these places and reasons
+
+A shard is a function of its videos and the settings: it holds no dates and no chance. It counts
+once its .json is there, so that a pack that was killed goes on with the shards it has not finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sonant.clips import Clips
+from sonant.errors import SonantError, UsageError
+from sonant.files import replacing
+from sonant.media.crew import Crew, Job
+from sonant.media.read import Media
+from sonant.media.shard import load
+from sonant.media.sweep import Form, Span
+
+VERSION = "1"
+
+
+def pack(
+    clips: Clips,
+    out: Path | str,
+    *,
+    rate: int = 16_000,
+    frame_rate: float = 8.0,
+    short_side: int = 112,
+    quality: int = 90,
+    shard_size: int = 256,
+    workers: int = 2,
+    patience: float = 60.0,
+) -> Clips:
+    """Write the good clips of a table into shards, and the table with their places beside them.
+
+    Clips that cannot be had whole (no such file, no sound, past the end, damaged) are not written;
+    their row says why in `quarantine`. A video on which the decoder crashes or hangs costs its own
+    clips only. Called again, it goes on where it was interrupted, redoes shards whose videos have
+    changed, and ends with the same shards, byte for byte.
+
+    Args:
+        clips: what to pack.
+        out: folder of the pack.
+        rate: samples of sound per second.
+        frame_rate: frames per second of clip.
+        short_side: pixels of the frames' short side.
+        quality: of the JPEG frames, 1 to 95.
+        shard_size: a shard takes videos until it has so many clips.
+        workers: processes, each on one video at a time.
+        patience: seconds without progress after which a video is given up.
+
+    Returns:
+        The table that was also written to `out`/clips.parquet.
+
+    Raises:
+        UsageError: impossible settings, or `out` is a pack of other clips or settings.
+        SonantError: the folder cannot be written.
+    """
+    form = Form(rate, frame_rate, short_side, quality)
+    _check(form, shard_size=shard_size, workers=workers, patience=patience)
+    out = Path(out)
+    jobs = list(_jobs(clips, out, form, shard_size))
+    _claim(out, {**asdict(form), "shard_size": shard_size}, jobs)
+    with _alone(out):
+        undone = [job for job in jobs if job.finished() is None]
+        if undone:
+            _run(undone, min(workers, len(undone)), patience)
+    places: dict[str, tuple[str, int, int]] = {}
+    reasons: dict[str, str] = {}
+    for job in jobs:
+        record = job.finished()
+        if record is None:
+            raise SonantError(f"{job.record}: was taken away while the pack was being written")
+        places |= {id: (job.shard.name, *place) for id, place in record["places"].items()}
+        reasons |= record["reasons"]
+    packed = clips.quarantined(reasons).with_packed(places)
+    packed.write(out / "clips.parquet")
+    return packed
+
+
+class Pack:
+    """Random access to packed clips, by row of their table.
+
+    It holds no open files, so that it may be handed to other processes and threads as it is.
+
+    Args:
+        clips: a table with places, such as `pack` returns, or some of its rows.
+        folder: where the shards lie: a local folder or any address that fsspec understands.
+    """
+
+    def __init__(self, clips: Clips, folder: Path | str) -> None:
+        self.clips, self.folder = clips, str(folder)
+        self._ids = clips.column("id")
+        self._places = list(
+            zip(*(clips.column(name) for name in ("shard", "offset", "size")), strict=True)
+        )
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Pack:
+        """All clips of a pack, quarantined ones too."""
+        return cls(Clips.read(Path(folder) / "clips.parquet"), folder)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, row: int, *, frames: int) -> Media:
+        """One clip: its sound, and the packed frames nearest to the centres of equal parts.
+
+        Only those frames are decoded. Asked for more than were packed, it repeats the nearest.
+
+        Raises:
+            UsageError: the row is not packed, or `frames` is below 1.
+            SonantError: the shard is missing, damaged, or does not belong to the table.
+        """
+        shard, offset, size = self._places[row]
+        id = self._ids[row]
+        if frames < 1:
+            raise UsageError(f"frames must be at least 1, not {frames}")
+        if not shard:
+            reason = self.clips.column("quarantine")[row] or "it was never packed"
+            raise UsageError(f"clip {id!r} (row {row}) is in no shard: {reason}")
+        place = f"{self.folder}/{shard}"
+        try:
+            fetch = _fetch if "://" in self.folder else _pread
+            return load(fetch(place, offset, size), id, frames)
+        except (OSError, ValueError, KeyError) as error:
+            raise SonantError(
+                f"{place}: clip {id!r} cannot be read at byte {offset}: {error}; "
+                "does the shard belong to this table? `sonant pack` makes it anew"
+            ) from error
+
+
+def _pread(place: str, offset: int, size: int) -> bytes:
+    file = os.open(place, os.O_RDONLY)
+    try:
+        return os.pread(file, size, offset)
+    finally:
+        os.close(file)
+
+
+def _fetch(place: str, offset: int, size: int) -> bytes:
+    system, path = fsspec.core.url_to_fs(place)
+    return bytes(system.cat_file(path, start=offset, end=offset + size))
+
+
+def _check(form: Form, *, shard_size: int, workers: int, patience: float) -> None:
+    least = {
+        "rate": (form.rate, 1000),
+        "short_side": (form.short_side, 8),
+        "quality": (form.quality, 1),
+        "shard_size": (shard_size, 1),
+        "workers": (workers, 1),
+    }
+    for name, (value, minimum) in least.items():
+        if value < minimum:
+            raise UsageError(f"{name} must be at least {minimum}, not {value}")
+    for name, number in (("frame_rate", form.frame_rate), ("patience", patience)):
+        if not number > 0:
+            raise UsageError(f"{name} must be above 0, not {number}")
+    if form.quality > 95:
+        raise UsageError(f"quality must be at most 95, not {form.quality}")
+
+
+def _jobs(clips: Clips, out: Path, form: Form, shard_size: int) -> Iterator[Job]:
+    """Videos in the order of the table, gathered into shards of at least `shard_size` clips."""
+    videos: dict[str, list[Span]] = {}
+    for row in clips.where(quarantined=False):
+        videos.setdefault(row.video, []).append(Span(row.id, row.start, row.end))
+    group: dict[str, list[Span]] = {}
+    number = 0
+    for place, (video, spans) in enumerate(videos.items(), 1):
+        group[video] = spans
+        if sum(map(len, group.values())) >= shard_size or place == len(videos):
+            yield Job(out / f"{number:05}.tar", clips.root, group, form)
+            group, number = {}, number + 1
+
+
+def _claim(out: Path, settings: Mapping[str, Any], jobs: Sequence[Job]) -> None:
+    """Write what the folder is a pack of, or make sure that it is a pack of just this."""
+    rows = [
+        [video, asdict(span)]
+        for job in jobs
+        for video, spans in job.videos.items()
+        for span in spans
+    ]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    wanted = {"version": VERSION, **settings, "clips": len(rows), "digest": digest}
+    path = out / "pack.json"
+    if not path.is_file():
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
+        return
+    try:
+        there = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path}: does not describe a pack ({error})") from error
+    unlike = [name for name in wanted if there.get(name) != wanted[name]]
+    if unlike:
+        differences = ", ".join(
+            "other clips" if name == "digest" else f"{name} {there.get(name)}, not {wanted[name]}"
+            for name in unlike
+        )
+        raise UsageError(
+            f"{out}: holds a pack with {differences}; choose another folder, or delete this one"
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Be the only one who packs into a folder; the unfinished files of those who died go."""
+    with (out / "pack.json").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{out}: another process is packing into this folder") from error
+        for unfinished in out.glob(".*.partial"):
+            unfinished.unlink(missing_ok=True)
+        yield
+
+
+def _run(jobs: Sequence[Job], workers: int, patience: float) -> None:
+    columns = (
+        TextColumn("pack"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("videos"),
+        TimeRemainingColumn(),
+    )
+    crew = Crew(workers, patience)
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        crew,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        task = progress.add_task("pack", total=sum(len(job.videos) for job in jobs))
+        begun: set[tuple[str, str]] = set()
+
+        def begin(job: Job, video: str) -> None:
+            begun.add((job.shard.name, video))
+            progress.update(task, completed=len(begun) - 1)
+
+        futures = [threads.submit(crew.do, job, partial(begin, job)) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            crew.stop()
+            raise
+        progress.update(task, completed=len(begun))

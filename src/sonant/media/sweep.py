@@ -1,0 +1,165 @@
+"""All clips of one video, cut in a single pass over it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+from sonant.errors import MediaError
+from sonant.media.decode import MediaFile
+from sonant.media.display import Scaler, Screen
+from sonant.media.events import EDGE, Damage, Lost, Picture, Sound
+from sonant.media.frames import centres
+from sonant.media.shard import PackedClip, to_jpeg
+from sonant.media.sound import MARGIN, SoundTrack
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A clip to cut, in seconds on the video's clock."""
+
+    id: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is kept of a clip."""
+
+    rate: int
+    """Samples of sound per second."""
+    frame_rate: float
+    """Frames per second; a clip has at least one."""
+    short_side: int
+    """Pixels of the frames' short side."""
+    quality: int
+    """JPEG quality, 1 to 95."""
+
+    def frames(self, span: Span) -> int:
+        """How many frames a clip has."""
+        return max(1, round((span.end - span.start) * self.frame_rate))
+
+
+def sweep(
+    path: Path, video: str, spans: Sequence[Span], form: Form, beat: Callable[[], None]
+) -> Iterator[PackedClip | tuple[str, str]]:
+    """Cut clips out of a video while it is decoded once, from front to back.
+
+    Args:
+        path: the file.
+        video: its name in the clip table.
+        spans: the clips.
+        form: what to keep of each.
+        beat: called again and again while there is progress.
+
+    Yields:
+        Each clip, or (id, reason) where it cannot be had; in the order in which they end.
+    """
+    ordered = sorted(spans, key=lambda span: (span.end, span.start, span.id))
+    given: set[str] = set()
+    try:
+        with MediaFile(path) as file:
+            for kind, stream in (("video", file.video), ("audio", file.audio)):
+                if stream is None:
+                    raise MediaError(path, f"the file has no {kind} stream")
+            for result in _Sweep(file, video, ordered, form).results(beat):
+                given.add(result.id if isinstance(result, PackedClip) else result[0])
+                yield result
+    except (MediaError, MemoryError) as error:
+        reason = error.reason if isinstance(error, MediaError) else "it takes too much memory"
+        yield from ((span.id, reason) for span in ordered if span.id not in given)
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A clip of which some frames are there."""
+
+    jpegs: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    reason: str = ""
+
+
+class _Sweep:
+    def __init__(self, file: MediaFile, video: str, spans: Sequence[Span], form: Form) -> None:
+        self._file, self._video, self._spans, self._form = file, video, spans, form
+        self._growing = [_Growing() for _ in spans]
+        wanted = sorted(
+            (time, place)
+            for place, span in enumerate(spans)
+            for time in centres(span.start, span.end, form.frames(span))
+        )
+        self._places = [place for _, place in wanted]
+        self._missing = [form.frames(span) for span in spans]
+        times = [time for time, _ in wanted]
+        self._screen = Screen(times)
+        file.only_show(times)
+        self._scaler = Scaler(form.short_side, file.pixel_shape)
+        self._track = SoundTrack()
+        self._encoded: tuple[float, bytes] = (math.nan, b"")
+        starts = [span.start for span in reversed(spans)]
+        self._earliest = [*reversed([*accumulate(starts, min)]), math.inf]
+        self._given = 0
+
+    def results(self, beat: Callable[[], None]) -> Iterator[PackedClip | tuple[str, str]]:
+        for event in self._file.events():
+            beat()
+            if isinstance(event, Picture) or (isinstance(event, Damage) and event.kind == "video"):
+                self._show(self._screen.feed(event))
+            elif isinstance(event, Sound | Damage):
+                self._track.feed(event)
+            yield from self._ready()
+            if self._given == len(self._spans):
+                return
+        self._show(self._screen.finish())
+        yield from self._ready(at_end=True)
+
+    def _show(self, answers: Iterable[tuple[int, Picture | str]]) -> None:
+        for index, answer in answers:
+            place = self._places[index]
+            growing = self._growing[place]
+            self._missing[place] -= 1
+            if isinstance(answer, str):
+                growing.reason = growing.reason or answer
+            elif not growing.reason:
+                growing.times.append(answer.time)
+                growing.jpegs.append(self._jpeg(answer))
+
+    def _jpeg(self, picture: Picture) -> bytes:
+        if self._encoded[0] != picture.time:
+            pixels = self._scaler.pixels(picture.frame)
+            self._encoded = picture.time, to_jpeg(pixels, self._form.quality)
+        return self._encoded[1]
+
+    def _ready(self, *, at_end: bool = False) -> Iterator[PackedClip | tuple[str, str]]:
+        while self._given < len(self._spans):
+            place, span = self._given, self._spans[self._given]
+            heard = at_end or self._track.end > span.end + MARGIN
+            if self._missing[place] or not heard:
+                return
+            self._given += 1
+            yield self._finished(span, self._growing[place])
+            self._growing[place] = _Growing()
+            self._track.forget(self._earliest[self._given] - MARGIN - EDGE)
+
+    def _finished(self, span: Span, growing: _Growing) -> PackedClip | tuple[str, str]:
+        if growing.reason:
+            return span.id, growing.reason
+        try:
+            samples, samples_start = self._track.cut(span.start, span.end, self._form.rate)
+        except Lost as lost:
+            return span.id, lost.reason
+        return PackedClip(
+            id=span.id,
+            video=self._video,
+            start=span.start,
+            end=span.end,
+            frame_times=growing.times,
+            jpegs=growing.jpegs,
+            samples_start=samples_start,
+            samples=samples,
+            rate=self._form.rate,
+        )

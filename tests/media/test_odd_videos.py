@@ -1,0 +1,84 @@
+"""Real files that break readers end in frames and samples, or in quarantine with a reason."""
+
+import numpy as np
+import pytest
+
+from sonant.clips import Clips
+from sonant.errors import MediaError
+from sonant.media.pack import Pack, pack
+from sonant.media.read import probe, read
+from sonant.types import Clip
+
+GOOD = {
+    "chaplin.mp4",
+    "mdn_flower_fragmented.mp4",
+    "mdn_flower_silent_audio.mp4",
+    "mdn_flower_vp8.webm",
+    "mdn_friday.mp4",
+    "moviepy_fire2_rotated_phone.mp4",
+    "moviepy_no_duration.webm",
+    "moviepy_pan_airshow.mp4",
+    "nasa_13013_8khz.mp4",
+    "soundofwater_pouring.mp4",
+    "tears_of_steel_70s_vp8.webm",
+}
+ONE_STREAM = {
+    "audio_only_6ch.mp4": "video",
+    "av1_video.mkv": "audio",
+    "decord_corrupted.mp4": "audio",
+    "mdn_bug_noaudio.mp4": "audio",
+    "nasa_13013_rotated.mp4": "audio",
+    "nonzero_start.mp4": "audio",
+}
+
+
+@pytest.mark.data
+def test_odd_videos(sonant_data, tmp_path):
+    root = sonant_data / "odd_videos"
+    rows = []
+    for path in sorted(root.iterdir()):
+        duration = probe(path).duration
+        starts = [start for start in (0.0, 1.0, 4.0) if start < duration]
+        rows += [Clip(f"{path.name}@{start}", path.name, start, start + 1.2) for start in starts]
+    clips = Clips.of(rows, root=root)
+    packed = pack(clips, tmp_path / "pack", frame_rate=4, short_side=64)
+    there = Pack(packed, tmp_path / "pack")
+    for row, clip in enumerate(packed):
+        reason = packed.column("quarantine")[row]
+        if clip.video in ONE_STREAM:
+            assert reason == f"the file has no {ONE_STREAM[clip.video]} stream"
+            continue
+        request = {"frames": 5, "size": 64, "rate": 16_000}
+        try:
+            wanted = read(root / clip.video, clip.start, clip.end, **request)
+        except MediaError as error:
+            assert error.reason == reason
+            continue
+        media = there.read(row, frames=5)
+        np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
+        sound = np.clip(wanted.samples, -1, 1)
+        np.testing.assert_allclose(media.samples, sound, atol=1 / 16384)
+    assert set(packed.where(packed=True).column("video")) == GOOD
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["audio_only_6ch.mp4", "nonzero_start.mp4", "av1_video.mkv"])
+def test_streams_that_stand_alone_are_read(sonant_data, name):
+    path = sonant_data / "odd_videos" / name
+    media = read(path, 0.1, 0.35, frames=2, size=64, rate=16_000)
+    assert (media.samples is None) == (ONE_STREAM[name] == "audio")
+    assert (media.frames is None) == (ONE_STREAM[name] == "video")
+
+
+@pytest.mark.data
+def test_stamps_at_the_end_of_packets_are_understood(sonant_data, ffmpeg):
+    """This WebM file bears the ends of its Vorbis packets, whose length changes all the time."""
+    path = sonant_data / "odd_videos" / "tears_of_steel_70s_vp8.webm"
+    whole = ffmpeg("-i", path, "-vn", "-ac", "1", "-f", "s16le", "-").stdout
+    samples = np.frombuffer(whole, "<i2") / 32768
+    for start in (0.0, 1.0, 7.3, 20.1, 33.3, 61.7):
+        media = read(path, start, start + 1.0, frames=1, size=32, rate=44_100)
+        begin = max(0, round(media.samples_start * 44_100) - 100)
+        around = samples[begin : begin + 44_300]
+        here = np.correlate(around, media.samples[:44_000].astype(np.float64), "valid").argmax()
+        assert begin + here == pytest.approx(media.samples_start * 44_100, abs=44)

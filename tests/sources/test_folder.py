@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from sonant.errors import TableError, UsageError
+from sonant.sources.folder import Window, folder
+
+
+def video(path: Path, seconds: float, *, sound: bool = True) -> None:
+    """A small real file: grey frames at 10 a second and a tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        picture = file.add_stream("libx264", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        tone = file.add_stream("aac", rate=16000, layout="mono") if sound else None
+        for _ in range(round(seconds * 10)):
+            grey = np.full((32, 32, 3), 128, np.uint8)
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(grey)))
+        file.mux(picture.encode())
+        if tone is not None:
+            wave = np.sin(np.arange(round(seconds * 16000)) * 0.2).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate = 16000
+            file.mux([*tone.encode(frame), *tone.encode()])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("videos")
+    video(root / "kitchen" / "a.mp4", 6.0)
+    video(root / "b.MP4", 4.0)
+    video(root / "mute.mp4", 4.0, sound=False)
+    video(root / "short.mp4", 1.0)
+    (root / "broken.mp4").write_bytes(b"not a video")
+    (root / "notes.txt").write_text("no video at all")
+    return root
+
+
+def csv(root: Path, text: str) -> Path:
+    path = root / "narrations.csv"
+    path.write_text(text)
+    return path
+
+
+def test_each_bad_row_says_why_and_the_good_ones_stay(root: Path) -> None:
+    rows = {
+        "kitchen/a.mp4,2.0,#C C cuts": "",
+        "b.MP4,1:01.5,#C C waits": "narrated at 61.500 s, but the video ends at 4.0",
+        "b.MP4,nan,#C C waits": "time is 'nan'",
+        "b.MP4,-1,#C C waits": "time is '-1'",
+        "b.MP4,soon,#C C waits": "time is 'soon'",
+        "b.MP4,,#C C waits": "time is None",
+        "b.MP4,2.0,": "the narration is empty",
+        "b.MP4,2.0,  ": "the narration is empty",
+        "gone.mp4,1.0,#C C leaves": "file is missing",
+        "mute.mp4,1.0,#C C mimes": "no audio stream",
+        "short.mp4,0.5,#C C blinks": "shorter than a clip of 1.500 s",
+    }
+    table = folder(root, narrations=csv(root, "video,time,text\n" + "\n".join(rows)))
+    assert len(table) == len(rows)
+    for reason, wanted in zip(table.column("quarantine"), rows.values(), strict=True):
+        assert (wanted in reason) if wanted else reason == ""
+    assert table[0].id == "kitchen/a.mp4@2.000"
+    assert (table[0].start, table[0].end) == (1.5, 3.0)
+
+
+def test_files_that_cannot_be_read_are_rows_too(root: Path) -> None:
+    table = folder(root, narrations=csv(root, "video,time,text\nbroken.mp4,1,#C C breaks\n"))
+    assert table.column("quarantine")[0]
+    table = folder(root)
+    reasons = dict(zip(table.column("video"), table.column("quarantine"), strict=True))
+    assert set(reasons) == {"kitchen/a.mp4", "b.MP4", "mute.mp4", "short.mp4", "broken.mp4"}
+    assert [video for video, reason in reasons.items() if not reason] == ["b.MP4", "kitchen/a.mp4"]
+
+
+def test_unnarrated_videos_are_cut_into_windows(root: Path) -> None:
+    table = folder(root, window=Window(0.0, 2.0), stride=1.0).where(quarantined=False)
+    starts = [clip.start for clip in table if clip.video == "kitchen/a.mp4"]
+    assert starts == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert all(clip.end - clip.start == 2.0 and clip.text == "" for clip in table)
+
+
+def test_clips_at_the_edges_keep_their_length(root: Path) -> None:
+    text = "video,time,text\nb.MP4,0.1,#C C starts\nb.MP4,3.9,#C C ends\n"
+    first, last = folder(root, narrations=csv(root, text))
+    assert (first.start, first.end) == (0.0, 1.5)
+    assert last.end == pytest.approx(4.0, abs=0.1)
+    assert last.end - last.start == pytest.approx(1.5)
+
+
+def test_spans_ids_splits_and_labels_are_taken(root: Path) -> None:
+    text = (
+        "id,video,start,end,text,split,verb,sounding\n"
+        "x,b.MP4,0.5,0:02.0,#C C cuts,train,cut,true\n"
+        "y,b.MP4,1,9,#C C cuts,test,cut,false\n"
+        "z,b.MP4,1,1,#C C cuts,test,,\n"
+    )
+    table = folder(root, narrations=csv(root, text))
+    assert table.column("id").tolist() == ["x", "y", "z"]
+    assert (table[0].start, table[0].end, table[0].split) == (0.5, 2.0, "train")
+    assert table[0].labels == {"verb": "cut", "sounding": True}
+    assert table.column("sounding").tolist() == [True, False, None]
+    assert [bool(reason) for reason in table.column("quarantine")] == [False, True, True]
+
+
+def test_labels_of_a_second_file_are_matched_by_video_and_time(root: Path) -> None:
+    (root / "truth.csv").write_text("video,time,sounding\nb.MP4,2,false\nkitchen/a.mp4,1.0,true\n")
+    text = "video,time,text\nkitchen/a.mp4,1,#C C cuts\nb.MP4,2.000,#C C cuts\nb.MP4,3,#C C cuts\n"
+    table = folder(root, narrations=csv(root, text), labels=root / "truth.csv")
+    assert table.column("sounding").tolist() == [True, False, None]
+
+
+def test_one_moment_narrated_twice_makes_two_ids(root: Path) -> None:
+    text = "video,time,text\nb.MP4,1,#C C cuts\nb.MP4,1.0,#C C chops\n"
+    table = folder(root, narrations=csv(root, text))
+    assert table.column("id").tolist() == ["b.MP4@1.000", "b.MP4@1.000#2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("video,begin,text\n", "has the columns video, begin, text; wanted are video, time"),
+        ("file,time,text\n", "has the columns file, time, text"),
+        ("id,video,time,text\na,b.MP4,1,x\na,b.MP4,2,x\n", "'a' stands in lines 2, 3"),
+        ("video,time,text\nb.MP4,1\n", "not a readable CSV"),
+    ],
+)
+def test_wrong_tables_say_what_is_wanted(root: Path, text: str, message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        folder(root, narrations=csv(root, text))
+
+
+def test_wrong_use_says_so(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        folder(tmp_path / "none")
+    with pytest.raises(UsageError, match="no videos there"):
+        folder(tmp_path)
+    with pytest.raises(TableError, match="no such file"):
+        folder(root, narrations=tmp_path / "none.csv")
+    with pytest.raises(UsageError, match="make no clip"):
+        Window(0.5, -0.5)
