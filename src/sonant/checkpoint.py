@@ -1,0 +1,182 @@
+"""A run on disk: its record and recipe, where it can go on, and its weights."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from sonant.errors import SonantError, UsageError
+from sonant.files import replacing
+from sonant.media.text import Tokenizer
+from sonant.methods.method import Method, Recipe
+from sonant.types import Stage
+
+RecipeFunction = Callable[..., Recipe]
+
+VERSION = 1
+
+RECORD = ("recipe", "arguments", "data", "clips", "labels")
+"""What a record holds at least."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run between two steps.
+
+    Order, augmentation and random numbers are functions of the position, so they are not in it.
+    """
+
+    stage: int
+    """Number of the stage; that of stages if the run is done."""
+    step: int
+    """Steps done in this stage."""
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    """Empty before a stage's first step."""
+    log: int
+    """Bytes of the log that belong to the steps done."""
+    version: int = VERSION
+
+    def write(self, path: Path) -> None:
+        """Write, whole or not at all."""
+        with replacing(path) as partial:
+            torch.save({field.name: getattr(self, field.name) for field in fields(self)}, partial)
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read what `write` wrote, on to the processor.
+
+        Raises:
+            SonantError: the file is damaged.
+            UsageError: it is no checkpoint, or of another version.
+        """
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except (UnpicklingError, RuntimeError, EOFError) as error:
+            raise SonantError(f"{path}: not a readable checkpoint: {error}") from error
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            version = found.get("version") if isinstance(found, dict) else None
+            raise UsageError(
+                f"{path}: is of version {version}; this sonant goes on from checkpoints of version "
+                f"{VERSION}: begin in a new folder"
+            )
+        return cls(**found)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's parameters and buffers as safetensors, whole or not at all."""
+    weights = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
+    with replacing(path) as partial:
+        partial.write_bytes(save(weights))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with what `save_weights` wrote.
+
+    Raises:
+        UsageError: the file is missing, or of a model of another shape.
+        SonantError: the file is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such weights; is the run finished?")
+    try:
+        weights = load_file(path)
+    except Exception as error:  # the library's own error type is private
+        raise SonantError(f"{path}: not readable as safetensors: {error}") from error
+    fill(model, weights, path)
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Load a state into a model of exactly its shape.
+
+    Raises:
+        UsageError: names or shapes differ; the message says which.
+    """
+    wanted = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    there = {name: tuple(x.shape) for name, x in weights.items()}
+    differing = [
+        name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)
+    ]
+    if differing:
+        lines = [
+            f"  {name}: {there.get(name, 'missing')} in the file, {wanted.get(name, 'none')} wanted"
+            for name in sorted(differing)[:5]
+        ]
+        more = f"\n  and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise UsageError(f"{path}: is of a model of another shape:\n" + "\n".join(lines) + more)
+    model.load_state_dict(weights)
+
+
+def make(recipe: RecipeFunction, tokenizer: Tokenizer, arguments: Mapping[str, Any]) -> Recipe:
+    """Call a recipe.
+
+    Raises:
+        UsageError: it takes no such arguments.
+    """
+    try:
+        inspect.signature(recipe).bind(tokenizer, **arguments)
+    except TypeError as error:
+        known = ", ".join(list(inspect.signature(recipe).parameters)[1:])
+        raise UsageError(f"{recipe.__name__}: {error}; it takes {known}") from error
+    return recipe(tokenizer, **arguments)
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What record.json says of a run.
+
+    Raises:
+        UsageError: there is none, or it is no record of a run.
+    """
+    path = run / "record.json"
+    if not path.is_file():
+        raise UsageError(f"{run}: no run there (no record.json); `sonant train` makes one")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in RECORD if name not in record]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: not the record of a run: {error}") from error
+    if missing:
+        raise UsageError(f"{path}: not the record of a run: it lacks {', '.join(missing)}")
+    return dict(record)
+
+
+def recorded(run: Path) -> tuple[RecipeFunction, dict[str, Any]]:
+    """The recipe that a run was made by, and its arguments.
+
+    Raises:
+        UsageError: the folder holds no run of a recipe that is installed.
+    """
+    record = read_record(run)
+    module, _, name = record["recipe"].partition(":")
+    try:
+        return getattr(importlib.import_module(module), name), record["arguments"]
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{run}: its recipe {record['recipe']} is not here: {error}") from error
+
+
+def read_run(run: Path) -> Recipe:
+    """A run's recipe, its method as initialised.
+
+    Raises:
+        UsageError: the folder holds no run of a recipe that is installed.
+    """
+    recipe, arguments = recorded(run)
+    return make(recipe, Tokenizer.read(run / "tokenizer.json"), arguments)
+
+
+def done(run: Path, method: Method) -> bool:
+    """Whether a run has the weights of its last stage; they are written after everything else."""
+    return weights_path(run, method.stages[-1]).is_file()
+
+
+def weights_path(run: Path, stage: Stage) -> Path:
+    """Where the weights at the end of a stage lie."""
+    return run / f"{stage.name}.safetensors"

@@ -1,0 +1,417 @@
+"""Clips to batches: how media become tensors, in which order, and by whom.
+
+The order of clips, the parts of the ranks and the augmentation are pure functions of seed, stage
+and epoch: a run that goes on needs nothing else to see what it would have seen.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import signal
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch.utils.data import DataLoader, Dataset
+
+from sonant.clips import Clips
+from sonant.errors import SonantError, UsageError
+from sonant.files import replacing
+from sonant.media.audio import (
+    AST_BINS,
+    AST_RATE,
+    AST_SHIFT,
+    AST_WINDOW,
+    cut_or_pad,
+    log_mel,
+    normalise_ast,
+)
+from sonant.media.frames import centre_crop, resize
+from sonant.media.read import Media
+from sonant.media.text import Tokenizer
+from sonant.types import Batch, Modality
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[Modality, Array]
+Shapes = dict[Modality, tuple[type, tuple[int, ...]]]
+"""Type and shape of one clip's array."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Where the media of a clip table's rows come from: a pack, or whatever reads like one."""
+
+    def read(self, row: int, *, frames: int) -> Media:
+        """Sound, and frames from the midpoints of so many equal parts of the clip."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """How media become tensors.
+
+    Args:
+        tokenizer: of narrations.
+        frames: of video a clip.
+        size: pixels a side of the square in the middle of a frame.
+        jitter: most pixels that the square moves each way in training; 0 leaves it in the middle,
+            and also leaves out the mirror.
+        rate: samples of sound a second that files are read with; packs have their own.
+        seconds: of sound; what is longer is cut, what is shorter gets zeros after its log-mel.
+        tokens: longest narration; the rest is cut off.
+    """
+
+    tokenizer: Tokenizer
+    frames: int
+    size: int
+    jitter: int = 0
+    rate: int = AST_RATE
+    seconds: float
+    tokens: int
+
+    @property
+    def kept_size(self) -> int:
+        """Pixels a side before the crop."""
+        return self.size + 2 * self.jitter
+
+    @property
+    def mel_frames(self) -> int:
+        """Frames of log-mel in so many seconds."""
+        return max(1, 1 + (round(self.seconds * AST_RATE) - AST_WINDOW) // AST_SHIFT)
+
+    def video(self, pixels: UInt8[Array, "time h w 3"]) -> UInt8[Array, "time 3 kept kept"]:
+        """The middle square, scaled so that the frame's short side fills it."""
+        square = centre_crop(resize(pixels, self.kept_size), self.kept_size)
+        return np.ascontiguousarray(square.transpose(0, 3, 1, 2))
+
+    def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "time bins"]:
+        """Normalised log-mel, as AST takes it."""
+        mel = log_mel(samples[: round(self.seconds * rate)], rate, "ast")
+        return normalise_ast(cut_or_pad(mel, self.mel_frames))
+
+    def middle(self, video: UInt8[Array, "... kept kept"]) -> UInt8[Array, "... size size"]:
+        """The square that evaluation sees."""
+        inner = slice(self.jitter, self.jitter + self.size)
+        return video[..., inner, inner]
+
+    def moved(
+        self, video: UInt8[Array, "... kept kept"], random: np.random.Generator
+    ) -> UInt8[Array, "... size size"]:
+        """The square that training sees: moved, and mirrored half of the time."""
+        if not self.jitter:
+            return video
+        top, left, mirrored = random.integers(0, [2 * self.jitter + 1, 2 * self.jitter + 1, 2])
+        square = video[..., top : top + self.size, left : left + self.size]
+        return square[..., ::-1] if mirrored else square
+
+
+def order(n: int, *, seed: int, stage: str, epoch: int) -> Int64[Array, "n"]:
+    """The rows 0 to n - 1 in the order of an epoch."""
+    return np.random.default_rng([seed, zlib.crc32(stage.encode()), epoch]).permutation(n)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Rows of one rank's part of a batch, and the seed of their augmentation (None: none)."""
+
+    rows: Array
+    seed: tuple[int, ...] | None = None
+
+
+def requests(
+    n: int,
+    *,
+    batch: int,
+    epochs: int,
+    seed: int,
+    stage: str,
+    first: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[Request]:
+    """One rank's requests of a stage from step `first` on; what fills no batch is left out.
+
+    An epoch is n // batch steps. The n % batch clips at the end of its order are not seen in it;
+    they are others in each epoch. Rank r takes every `ranks`-th row of a batch from the r-th on.
+    """
+    steps = n // batch
+    for epoch in range(epochs):
+        rows = order(n, seed=seed, stage=stage, epoch=epoch)
+        for step in range(max(0, first - epoch * steps), steps):
+            part = rows[step * batch : (step + 1) * batch][rank::ranks]
+            yield Request(part, (seed, zlib.crc32(stage.encode()), epoch))
+
+
+class Examples:
+    """The rows of a clip table as arrays.
+
+    Args:
+        clips: the rows.
+        media: reads them by row.
+        views: what becomes of them.
+        modalities: those wanted.
+        cache: folder in which decoded clips are kept for later epochs and other runs; None decodes
+            at each request.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        media: Reader,
+        views: Views,
+        modalities: Sequence[Modality],
+        cache: Path | None = None,
+    ) -> None:
+        self.clips, self.media, self.views = clips, media, views
+        self.modalities = tuple(modalities)
+        self.ids = clips.column("id")
+        self.text = views.tokenizer.encode(list(clips.column("text")), views.tokens)
+        decoded: Shapes = {m: self._shapes()[m] for m in self.modalities if m != "text"}
+        self.kept = None if cache is None else Kept(cache / self._key(), len(clips), decoded)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def check_text(self) -> None:
+        """Refuse clips without a text where text is wanted.
+
+        Raises:
+            UsageError: some clips have none.
+        """
+        silent = np.flatnonzero(~self.text.any(1))
+        if "text" in self.modalities and len(silent):
+            raise UsageError(
+                f"{len(silent)} of {len(self)} clips have no narration, the first is "
+                f"{self.ids[silent[0]]!r} (row {silent[0]}); this method learns from clips that "
+                f"have all of {', '.join(self.modalities)}: leave the others out"
+            )
+
+    def available(self, row: int) -> Arrays:
+        """One clip's arrays of those wanted modalities that it has, video before its crop."""
+        found: Arrays = {}
+        if "audio" in self.modalities or "video" in self.modalities:
+            media = self.media.read(row, frames=self.views.frames)
+            try:
+                if "audio" in self.modalities and media.samples is not None:
+                    found["audio"] = self.views.audio(media.samples, media.rate)
+                if "video" in self.modalities and media.frames is not None:
+                    found["video"] = self.views.video(media.frames)
+            except UsageError as error:
+                raise SonantError(f"clip {self.ids[row]!r} (row {row}): {error}") from error
+        if "text" in self.modalities and self.text[row].any():
+            found["text"] = self.text[row]
+        return found
+
+    def partly(self, request: Request) -> tuple[Arrays, dict[Modality, Array]]:
+        """The rows' arrays with zeros for what a clip lacks, and booleans [n] of what it has."""
+        clips = [self.available(row) for row in request.rows]
+        there = {m: np.array([m in clip for clip in clips]) for m in self.modalities}
+        arrays: Arrays = {}
+        for m in self.modalities:
+            dtype, shape = self._shapes()[m]
+            found = [clip.get(m, np.zeros(shape, dtype)) for clip in clips]
+            arrays[m] = self._crop(m, found, request)
+        return arrays, there
+
+    def make(self, request: Request) -> None:
+        """Decode those of the rows that the cache lacks."""
+        if self.kept is None:
+            return
+        for row in request.rows:
+            if self.kept.lacks(row):
+                self.kept.put(row, self._whole(row))
+
+    def batch(self, request: Request) -> Arrays:
+        """All wanted modalities of the rows, side by side.
+
+        Raises:
+            SonantError: a clip lacks a modality or cannot be read.
+        """
+        if self.kept is None:
+            clips = [self._whole(row) for row in request.rows]
+            found = {m: [clip[m] for clip in clips] for m in self.modalities}
+            return {m: self._crop(m, found[m], request) for m in self.modalities}
+        self.make(request)
+        arrays = self.kept.arrays | {"text": self.text}
+        return {
+            m: self._crop(m, [arrays[m][row] for row in request.rows], request)
+            for m in self.modalities
+        }
+
+    def _crop(self, modality: Modality, found: list[Array], request: Request) -> Array:
+        if modality != "video":
+            return np.stack(found)
+        if request.seed is None:
+            found = [self.views.middle(video) for video in found]
+        else:
+            seeds = ([*request.seed, row] for row in request.rows)
+            randoms = map(np.random.default_rng, seeds)
+            found = [self.views.moved(*pair) for pair in zip(found, randoms, strict=True)]
+        return np.stack(found)
+
+    def _whole(self, row: int) -> Arrays:
+        found = self.available(row)
+        if missing := [m for m in self.modalities if m not in found]:
+            raise SonantError(
+                f"clip {self.ids[row]!r} (row {row}) has no {' and no '.join(missing)}; training "
+                f"takes clips that have all of {', '.join(self.modalities)}"
+            )
+        return found
+
+    def _shapes(self) -> Shapes:
+        v = self.views
+        return {
+            "audio": (np.float32, (v.mel_frames, AST_BINS)),
+            "video": (np.uint8, (v.frames, 3, v.kept_size, v.kept_size)),
+            "text": (np.int64, (v.tokens,)),
+        }
+
+    def _key(self) -> str:
+        places = [self.clips.table[name].to_pylist() for name in ("shard", "offset", "size")]
+        v = self.views
+        said = (self.clips.digest(), places, v.frames, v.kept_size, v.rate, v.seconds)
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+class Kept:
+    """Arrays on disk, one a modality, that processes fill row by row and share.
+
+    Which rows are made is known to all processes of one loader at once, and written to disk only
+    after the rows themselves: a crash costs rows, and never leaves half of one.
+    """
+
+    def __init__(self, folder: Path, rows: int, shapes: Shapes) -> None:
+        self.folder = folder
+        self.arrays: Arrays = {
+            m: self._open(m, dtype, (rows, *shape)) for m, (dtype, shape) in shapes.items()
+        }
+        self._made = {m: np.frombuffer(mmap.mmap(-1, max(1, rows)), np.uint8) for m in shapes}
+        for modality, made in self._made.items():
+            for path in folder.glob(f"{modality}.*.npy"):
+                made |= np.load(path)
+        self._saved = self._count()
+
+    def lacks(self, row: int) -> bool:
+        """Whether a row is still to be made, of any modality."""
+        return not all(made[row] for made in self._made.values())
+
+    def put(self, row: int, arrays: Arrays) -> None:
+        """Fill a row."""
+        for modality, array in self.arrays.items():
+            array[row] = arrays[modality]
+            self._made[modality][row] = 1
+
+    def save(self, rank: int) -> None:
+        """Write to disk what there is, then that it is there; nothing if that is known."""
+        if self._count() == self._saved:
+            return
+        made = {modality: rows.copy() for modality, rows in self._made.items()}
+        for modality, rows in made.items():
+            cast("np.memmap[Any, Any]", self.arrays[modality]).flush()
+            path = self.folder / f"{modality}.{rank}.npy"
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.save(file, rows)
+        self._saved = sum(int(rows.sum()) for rows in made.values())
+
+    def _count(self) -> int:
+        return sum(int(made.sum()) for made in self._made.values())
+
+    def _open(self, modality: Modality, dtype: type, shape: tuple[int, ...]) -> Array:
+        """Map the file; whoever comes first makes it, with all its space."""
+        path = self.folder / f"{modality}.npy"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                with replacing(path) as partial:
+                    np.lib.format.open_memmap(partial, "w+", dtype, shape)
+                    with partial.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        return np.lib.format.open_memmap(path, "r+")
+
+
+class _Work(Dataset[Any]):
+    """What a worker does with a request; what it raises for people it hands over instead."""
+
+    def __init__(self, work: Callable[[Request], Any]) -> None:
+        self.work = work
+
+    def __getitem__(self, request: Request) -> Any:
+        try:
+            return self.work(request)
+        except SonantError as error:
+            return error
+
+
+def loader(examples: Examples, asked: Iterable[Request], *, workers: int) -> Iterator[Batch]:
+    """The batches that are asked for, in their order, made ahead by worker processes.
+
+    Raises:
+        SonantError: a clip lacks a modality or cannot be read.
+    """
+    if examples.kept is None:
+        for request, arrays in _ahead(examples.batch, asked, workers):
+            yield to_batch(request.rows, arrays)
+    else:
+        for request, _ in _ahead(examples.make, asked, workers):
+            yield to_batch(request.rows, examples.batch(request))
+
+
+def partly(
+    examples: Examples, asked: Iterable[Request], *, workers: int
+) -> Iterator[tuple[Batch, dict[Modality, Array]]]:
+    """Like `loader`, for clips that may lack modalities: with booleans [n] of what is there."""
+    for request, (arrays, there) in _ahead(examples.partly, asked, workers):
+        yield to_batch(request.rows, arrays), there
+
+
+def _ahead(
+    work: Callable[[Request], Any], asked: Iterable[Request], workers: int
+) -> Iterator[tuple[Request, Any]]:
+    """Requests with their results, which workers compute ahead.
+
+    Results come through pipes, not in shared memory, which containers ration.
+    """
+    asked = list(asked)
+    made = DataLoader(
+        _Work(work),
+        batch_size=None,
+        sampler=asked,
+        collate_fn=_same,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals,
+    )
+    for request, result in zip(asked, made, strict=True):
+        if isinstance(result, SonantError):
+            raise result
+        yield request, result
+
+
+def to_batch(rows: Array, arrays: Arrays) -> Batch:
+    """Arrays as tensors."""
+    tensors = {m: torch.from_numpy(np.ascontiguousarray(x)) for m, x in arrays.items()}
+    return Batch(torch.from_numpy(np.asarray(rows, np.int64)), tensors)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; itself where it is there already."""
+    inputs = {m: x.to(device, non_blocking=True) for m, x in batch.inputs.items()}
+    return Batch(batch.index.to(device), inputs)
+
+
+def _leave_signals(worker: int) -> None:
+    """Interrupts are the trainer's to handle; being told to end is not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _same(x: Any) -> Any:
+    return x

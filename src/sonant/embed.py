@@ -1,0 +1,217 @@
+"""Clips to features by a trained run, and the model of a run for everything else.
+
+Evaluation computes in fp32 whatever the run was trained in, and sees each clip's middle square: a
+clip's features do not depend on what is embedded beside it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from sonant.checkpoint import load_weights, read_run, weights_path
+from sonant.clips import Clips
+from sonant.data import Array, Arrays, Examples, Reader, Request, Views, partly, to_batch, to_device
+from sonant.distributed import device
+from sonant.errors import MediaError, TableError, UsageError
+from sonant.features import Features
+from sonant.media.read import read
+from sonant.methods.method import Method
+from sonant.types import Batch, Embeddings, Modality
+
+PART = 1024
+"""Clips written at once: as many are embedded again if `embed` is killed."""
+
+
+class Model:
+    """The model of a finished run.
+
+    Args:
+        method: with its weights.
+        views: how media become its inputs.
+        name: the run and a hash of its weights.
+    """
+
+    def __init__(self, method: Method, views: Views, name: str) -> None:
+        self.method = method.eval()
+        self.views = views
+        self.name = name
+
+    def embed(
+        self,
+        *,
+        video: Array | Tensor | None = None,
+        audio: Array | Tensor | Sequence[Array] | None = None,
+        text: str | Sequence[str] | None = None,
+    ) -> dict[Modality, Array]:
+        """Unit rows float32 [n, width] of whatever is given; the counts n need not agree.
+
+        Args:
+            video: frames uint8 [n, T, H, W, 3], spread evenly over each clip; training saw
+                `views.frames` of them.
+            audio: mono samples float [n, S] at `views.rate`, or n arrays of different lengths.
+            text: narrations as they are; marks such as #C are cleaned away here.
+
+        Raises:
+            UsageError: the model has no such modality, or the input is of another kind or shape.
+        """
+        inputs: Arrays = {}
+        if video is not None:
+            inputs["video"] = np.stack([self._frames(np.asarray(clip)) for clip in video])
+        if audio is not None:
+            inputs["audio"] = np.stack([self._sound(np.asarray(wave)) for wave in audio])
+        if text is not None:
+            inputs["text"] = self._ids([text] if isinstance(text, str) else list(text))
+        if unknown := [m for m in inputs if m not in self.method.modalities]:
+            raise UsageError(
+                f"this model embeds {', '.join(self.method.modalities)}, not {', '.join(unknown)}"
+            )
+        found: dict[Modality, Array] = {}
+        for modality, x in inputs.items():
+            batch = to_batch(np.arange(len(x)), {modality: x})
+            found[modality] = self.rows(batch)[0][modality].cpu().numpy()
+        return found
+
+    def score(self, path: Path | str, start: float, end: float) -> float:
+        """Cosine of what is heard and what is seen in a span of a file, in seconds.
+
+        Raises:
+            MediaError: the span cannot be read, or lacks sound or pictures.
+        """
+        v = self.views
+        media = read(path, start, end, frames=v.frames, size=v.kept_size, rate=v.rate)
+        if media.frames is None or media.samples is None:
+            missing = "pictures" if media.frames is None else "sound"
+            raise MediaError(path, f"has no {missing}, and a score compares sound with pictures")
+        e = self.embed(video=media.frames[None], audio=media.samples[None])
+        return float(e["video"][0] @ e["audio"][0])
+
+    def rows(self, batch: Batch) -> tuple[Embeddings, dict[str, Tensor]]:
+        """Embeddings of a batch, and the method's own scores if the batch has all it needs."""
+        batch = to_device(batch, device())
+        with torch.inference_mode():
+            whole = set(self.method.modalities) <= set(batch.inputs)
+            return self.method.embed(batch), self.method.scores(batch) if whole else {}
+
+    def _frames(self, clip: Array) -> Array:
+        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3:
+            raise UsageError(
+                f"video is uint8 [n, T, H, W, 3]; a clip is {clip.dtype} {list(clip.shape)}"
+            )
+        return self.views.middle(self.views.video(clip))
+
+    def _sound(self, wave: Array) -> Array:
+        if not np.issubdtype(wave.dtype, np.floating) or wave.ndim != 1:
+            raise UsageError(
+                f"audio is float [n, S] within -1 to 1; a clip is {wave.dtype} {list(wave.shape)}"
+            )
+        return self.views.audio(wave.astype(np.float32), self.views.rate)
+
+    def _ids(self, texts: list[str]) -> Array:
+        ids = self.views.tokenizer.encode(texts, self.views.tokens)
+        if not ids.any(1).all():
+            empty = texts[int(np.flatnonzero(~ids.any(1))[0])]
+            raise UsageError(f"text {empty!r} has no words to embed")
+        return ids
+
+
+def load(run: Path) -> Model:
+    """The model of a finished run, on this process's device.
+
+    Raises:
+        UsageError: the folder holds no run, or one that is not finished.
+    """
+    recipe = read_run(run)
+    path = weights_path(run, recipe.method.stages[-1])
+    if not path.is_file():
+        raise UsageError(f"{run}: not finished, {path.name} is missing; `sonant train` goes on")
+    load_weights(recipe.method, path)
+    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(recipe.method.to(device()), recipe.views, f"{run}@{weights[:12]}")
+
+
+def embed(
+    run: Path, clips: Clips, out: Path, *, media: Reader, batch: int = 64, workers: int = 2
+) -> Features:
+    """Embed the clips that are not quarantined, and write them as features.
+
+    A call that was killed goes on after its last part, to the same result; features of the same
+    weights and clips are left as they are.
+
+    Args:
+        run: folder of a finished run.
+        clips: the clips; a modality that a clip lacks becomes null.
+        out: the Parquet file to write.
+        media: reads the clips by their row in `clips`, such as a pack of them.
+        batch: clips at a time.
+        workers: processes that decode ahead; 0 decodes in between.
+
+    Raises:
+        UsageError: the run is not finished, or no clip is good.
+        SonantError: a clip cannot be read.
+    """
+    out, model = Path(out), load(Path(run))
+    rows = np.flatnonzero(clips.column("quarantine") == "")
+    if not len(rows):
+        raise UsageError(f"none of the {len(clips)} clips is good; their quarantine says why")
+    data = clips.where(quarantined=False).digest()
+    if _done(out, model.name, data):
+        return Features.read(out)
+    examples = Examples(clips, media, model.views, model.method.modalities)
+    folder = out.with_name(f".{out.name}.{_hash(model.name, data)}")
+    tables = []
+    firsts = range(0, len(rows), PART)
+    for first in track(firsts, "embed", console=Console(stderr=True), disable=len(firsts) < 2):
+        path = folder / f"{first:08d}.parquet"
+        if not path.is_file():
+            _part(model, examples, rows[first : first + PART], batch, workers).write(path)
+        tables.append(Features.read(path).table)
+    features = Features(pa.concat_tables(tables), model.name, data)
+    features.write(out)
+    rmtree(folder)
+    return features
+
+
+def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: int) -> Features:
+    asked = [Request(rows[first : first + batch]) for first in range(0, len(rows), batch)]
+    embeddings: dict[Modality, list[Array]] = {}
+    scores: dict[str, list[Array]] = {}
+    for made, there in partly(examples, asked, workers=workers):
+        found, said = model.rows(made)
+        for modality, x in found.items():
+            embeddings.setdefault(modality, []).append(_nan(x, there[modality]))
+        for name, x in said.items():
+            whole = np.logical_and.reduce(list(there.values()))
+            scores.setdefault(name, []).append(_nan(x, whole))
+    return Features.of(
+        list(examples.ids[rows]),
+        {modality: np.concatenate(parts) for modality, parts in embeddings.items()},
+        scores={name: np.concatenate(parts) for name, parts in scores.items()},
+    )
+
+
+def _nan(x: Tensor, there: Array) -> Array:
+    """Rows of NaN for clips that lack what they were computed from."""
+    found = x.float().cpu().numpy().copy()
+    found[~there] = np.nan
+    return found
+
+
+def _done(out: Path, name: str, data: str) -> bool:
+    try:
+        there = Features.read(out)
+    except TableError:
+        return False
+    return (there.run, there.data) == (name, data)
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,124 @@
+"""What a run says of itself while it trains: a line of JSON a step, a bar, a line an epoch."""
+
+import json
+import os
+from itertools import combinations
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from sonant.errors import SonantError
+from sonant.types import Embeddings
+
+Line = dict[str, Any]
+
+
+class Log:
+    """A file of JSON lines and a progress bar; on ranks other than the first, neither.
+
+    Args:
+        path: the file; None writes and shows nothing.
+        keep: bytes at its start that stay; what follows was of steps that will be done again.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int) -> None:
+        self._path = path
+        self._file = None if path is None else path.open("ab")
+        if self._file is not None:
+            self._file.truncate(min(keep, self._file.tell()))
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=Console(stderr=True),
+            disable=path is None,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if self._file is not None:
+            self._file.close()
+
+    def begin(self, stage: str, *, done: int, steps: int) -> None:
+        """Show a new stage."""
+        self._task = self._bar.add_task(stage, total=steps, completed=done, said="")
+
+    def step(self, line: Line) -> None:
+        """Append a line, and move the bar."""
+        if self._file is not None:
+            try:
+                self._file.write(json.dumps(line).encode() + b"\n")
+                self._file.flush()
+            except OSError as error:
+                raise SonantError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if self._task is not None:
+            self._bar.update(self._task, advance=1, said=f"loss {line['loss']:.3f}")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._file is not None:
+            self._bar.console.print(text, highlight=False)
+
+    def position(self) -> int:
+        """Bytes written so far, all of them on disk once this returns."""
+        if self._file is None:
+            return 0
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+
+def agreement(e: Embeddings) -> Line:
+    """How embeddings of a batch lie: what to watch for collapse.
+
+    `cosine` holds for each pair of modalities the mean cosine of clips with themselves, `others`
+    that of clips with other clips, and `rank` each modality's effective rank.
+    """
+    pairs = list(combinations(e, 2))
+    cosines = {f"{i}-{j}": (e[i] @ e[j].T).cpu() for i, j in pairs}
+    n = len(next(iter(e.values())))
+    off = ~torch.eye(n, dtype=torch.bool)
+    return {
+        "cosine": {pair: _round(c.diagonal().mean()) for pair, c in cosines.items()},
+        "others": {pair: _round(c[off].mean()) for pair, c in cosines.items() if n > 1},
+        "rank": {m: _round(effective_rank(x)) for m, x in e.items()},
+    }
+
+
+def effective_rank(x: Float[Tensor, "clips width"]) -> Float[Tensor, ""]:
+    """Exponential of the entropy of the singular values' shares (Roy and Vetterli, 2007).
+
+    From 1 (all rows on one line) to the lesser of clips and width.
+    """
+    share = torch.linalg.svdvals(x)
+    share = share / share.sum().clamp(min=torch.finfo(x.dtype).tiny)
+    rank: Tensor = torch.special.entr(share).sum().exp()
+    return rank
+
+
+def _round(x: Tensor) -> float:
+    return round(float(x), 5)

@@ -1,0 +1,1 @@
+"""Methods: a file a paper, the method first, its recipes under it."""

@@ -1,0 +1,195 @@
+"""Methods that learn from labels: the ceilings beside which the others are read."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sonant.clips import Clips
+from sonant.data import Views
+from sonant.distributed import gather
+from sonant.errors import UsageError
+from sonant.media.text import Tokenizer
+from sonant.methods.mc3 import small_towers
+from sonant.methods.method import Method, Precision, Recipe, at_least_fp32
+from sonant.types import Batch, Modality, Stage
+
+
+class Supervised(Method):
+    """Predict a yes-or-no label from some modalities, and other labels beside it as a help.
+
+    The towers' outputs stand side by side under a small perceptron. Clips whose label is null
+    do not count for that label.
+
+    Args:
+        towers: of the modalities to predict from.
+        stages: the parts of training; all do the same.
+        width: of each tower's output.
+        label: column of booleans, or of 0 and 1.
+        auxiliary: further label columns and their classes; values of no class do not count.
+        auxiliary_weight: of each auxiliary cross entropy.
+    """
+
+    def __init__(
+        self,
+        towers: Mapping[Modality, nn.Module],
+        stages: Sequence[Stage],
+        *,
+        width: int,
+        label: str,
+        auxiliary: Mapping[str, Sequence[str]],
+        auxiliary_weight: float,
+    ) -> None:
+        super().__init__(towers, stages)
+        self.label = label
+        self.auxiliary = {name: tuple(classes) for name, classes in auxiliary.items()}
+        self.auxiliary_weight = auxiliary_weight
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width * len(towers)), nn.Linear(width * len(towers), 256), nn.GELU()
+        )
+        sizes = {label: 1} | {name: len(classes) for name, classes in self.auxiliary.items()}
+        self.heads = nn.ModuleDict({_key(name): nn.Linear(256, n) for name, n in sizes.items()})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label and the auxiliary ones."""
+        return (self.label, *self.auxiliary)
+
+    def attach(self, clips: Clips) -> None:
+        """Keep each clip's labels: NaN or -1 where there is none."""
+        values = [np.nan if x is None else float(x) for x in clips.column(self.label)]
+        truth = torch.tensor(values, dtype=torch.float32)
+        if not ((truth == 0) | (truth == 1) | truth.isnan()).all():
+            raise UsageError(
+                f"label {self.label!r} has values other than true, false, 0, 1 and null"
+            )
+        self._keep(self.label, truth)
+        for name, classes in self.auxiliary.items():
+            numbers = {value: number for number, value in enumerate(classes)}
+            found = [numbers.get(str(value), -1) for value in clips.column(name)]
+            self._keep(name, torch.tensor(found))
+
+    def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        """Cross entropies of the label and of the auxiliary ones."""
+        index = gather(batch.index)
+        logits = {name: gather(x) for name, x in self.logits(batch).items()}
+        truth = self.get_buffer(_key(self.label))[index]
+        terms = {self.label: _binary(logits[self.label][:, 0], truth)}
+        for name in self.auxiliary:
+            classes = self.get_buffer(_key(name))[index]
+            terms[name] = self.auxiliary_weight * _categorical(logits[name], classes)
+        return terms
+
+    def logits(self, batch: Batch) -> dict[str, Float[Tensor, "clips classes"]]:
+        """Of every label, [clips, 1] for the yes-or-no one."""
+        seen = [tower(batch.inputs[cast("Modality", m)]) for m, tower in self.towers.items()]
+        mixed = self.mix(torch.cat(seen, 1))
+        names = (self.label, *self.auxiliary)
+        return {name: at_least_fp32(self.heads[_key(name)](mixed)) for name in names}
+
+    def scores(self, batch: Batch) -> dict[str, Tensor]:
+        """The logit of the label [clips]."""
+        return {self.label: self.logits(batch)[self.label][:, 0]}
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        device = next(self.parameters()).device
+        self.register_buffer(_key(name), values.to(device), persistent=False)
+
+
+def supervised_small(
+    tokenizer: Tokenizer,
+    *,
+    modalities: Sequence[Modality] = ("audio", "video"),
+    label: str = "sounding",
+    auxiliary: Mapping[str, Sequence[str]] = {},
+    auxiliary_weight: float = 1.0,
+    epochs: int = 8,
+    frames: int = 8,
+    size: int = 64,
+    jitter: int = 4,
+    rate: int = 16000,
+    seconds: float = 1.5,
+    tokens: int = 16,
+    width: int = 128,
+    batch: int = 128,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    precision: Precision = "fp32",
+    seed: int = 0,
+) -> Recipe:
+    """A supervised head on small towers, for a processor.
+
+    Args:
+        tokenizer: of the training narrations.
+        modalities: those to predict from.
+        label: the yes-or-no label column to predict.
+        auxiliary: further label columns to learn beside it, each with its classes (see `classes`).
+        auxiliary_weight: of each auxiliary term.
+        epochs: of training.
+        frames: of video a clip.
+        size: pixels a side.
+        jitter: most pixels that the crop moves in training; the mirror is thrown in.
+        rate: samples of sound a second.
+        seconds: length of a clip's sound.
+        tokens: longest narration; the rest is cut off.
+        width: of each tower's output.
+        batch: clips a step over all ranks.
+        learning_rate: its peak.
+        weight_decay: of AdamW.
+        precision: of the towers in training.
+        seed: of the weights, the order and the crops.
+    """
+    towers = small_towers(tokenizer, tokens=tokens, width=width, seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method = Supervised(
+            {modality: towers[modality] for modality in modalities},
+            (Stage("classify", epochs),),
+            width=width,
+            label=label,
+            auxiliary=auxiliary,
+            auxiliary_weight=auxiliary_weight,
+        )
+    return Recipe(
+        method=method,
+        views=Views(
+            tokenizer=tokenizer,
+            frames=frames,
+            size=size,
+            jitter=jitter,
+            rate=rate,
+            seconds=seconds,
+            tokens=tokens,
+        ),
+        batch=batch,
+        learning_rates=(learning_rate,),
+        weight_decay=weight_decay,
+        precision=precision,
+        seed=seed,
+    )
+
+
+def classes(clips: Clips, label: str) -> list[str]:
+    """The values that a label takes, in order: what `supervised_small` wants in `auxiliary`."""
+    return sorted({str(value) for value in clips.column(label) if value is not None})
+
+
+def _key(label: str) -> str:
+    return f"label_{label}"
+
+
+def _binary(logits: Float[Tensor, "clips"], truth: Float[Tensor, "clips"]) -> Float[Tensor, ""]:
+    known = ~truth.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        logits, truth.nan_to_num().to(logits.dtype), reduction="none"
+    )
+    return losses[known].sum() / known.sum().clamp(min=1)
+
+
+def _categorical(logits: Float[Tensor, "clips n"], classes: Tensor) -> Float[Tensor, ""]:
+    losses = F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum")
+    return losses / (classes >= 0).sum().clamp(min=1)

@@ -1,0 +1,112 @@
+"""What a method and a recipe are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sonant.clips import Clips
+from sonant.data import Views
+from sonant.encoders import Encoder
+from sonant.types import MODALITIES, Batch, Embeddings, Modality, Stage
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Tower(nn.Module):
+    """An encoder and a linear head into the space that the modalities share."""
+
+    def __init__(self, encoder: Encoder, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.width, width)
+
+    def forward(self, x: Tensor) -> Float[Tensor, "n width"]:
+        """Encode and project; rows are not normalised."""
+        out: Tensor = self.head(self.encoder(x))
+        return out
+
+
+class Method(nn.Module):
+    """What one paper does with a batch.
+
+    Whatever it needs after a restart is a parameter or a buffer.
+
+    Args:
+        towers: modality to tower; what a batch holds of other modalities is not looked at.
+        stages: the parts of training, in order, with different names.
+    """
+
+    def __init__(self, towers: Mapping[Modality, nn.Module], stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict({m: towers[m] for m in MODALITIES if m in towers})
+        self.stages = tuple(stages)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that this method learns from."""
+        return cast("tuple[Modality, ...]", tuple(self.towers))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns that this method learns from; most learn from none."""
+        return ()
+
+    def attach(self, clips: Clips) -> None:
+        """Take what is needed of the training clips, such as their labels.
+
+        Called before a run starts or goes on. A buffer as long as the clips is made here, so that a
+        checkpoint finds it when the run goes on.
+        """
+
+    def begin(self, stage: Stage, features: Callable[[], Embeddings]) -> None:
+        """Prepare for a stage; called before its first step, on every rank alike.
+
+        Args:
+            stage: the one that begins.
+            features: the present embeddings of all training clips, computed when called.
+        """
+
+    def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        """Named terms, scalars; their sum is the loss of the whole batch, over all ranks."""
+        raise NotImplementedError
+
+    def embed(self, batch: Batch) -> Embeddings:
+        """Unit rows [clips, width] for each modality in the batch, a clip's own alone."""
+        rows = {m: self.towers[m](x) for m, x in batch.inputs.items() if m in self.towers}
+        return {m: F.normalize(at_least_fp32(x), dim=1) for m, x in rows.items()}
+
+    def scores(self, batch: Batch) -> dict[str, Tensor]:
+        """What the method itself predicts of each clip: name to [clips]. Most predict nothing."""
+        return {}
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """What losses and scores are computed in, whatever the towers ran in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that training needs beside the clips."""
+
+    method: Method
+    views: Views
+    batch: int
+    """Clips a step, over all ranks together."""
+    learning_rates: Sequence[float]
+    """The peak of each stage."""
+    warmup: float = 0.05
+    """Share of each stage's steps in which the learning rate rises."""
+    weight_decay: float = 0.0
+    """AdamW's, on matrices and kernels; biases and scales are left alone."""
+    clip_norm: float = 1.0
+    """Longest gradient; a longer one is shortened to it."""
+    precision: Precision = "fp32"
+    """Of the towers in training; losses and evaluation are always fp32."""
+    seed: int = 0
+    """Of order and augmentation; the method's weights come initialised."""

@@ -1,0 +1,449 @@
+"""The loop: stages, steps, checkpoints. It knows no method.
+
+A run is a folder: record.json (recipe, arguments, data, versions), tokenizer.json, log.jsonl,
+last.pt (where to go on), and the weights at the end of each stage. The same call goes on with an
+interrupted run and leaves a finished one alone.
+"""
+
+import hashlib
+import inspect
+import json
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sonant import __version__
+from sonant.checkpoint import (
+    Checkpoint,
+    RecipeFunction,
+    done,
+    fill,
+    make,
+    read_record,
+    save_weights,
+    weights_path,
+)
+from sonant.clips import Clips
+from sonant.data import Examples, Reader, Request, loader, requests, to_device
+from sonant.distributed import barrier, device, largest, rank, ranks, together
+from sonant.errors import SonantError, UsageError
+from sonant.files import replacing
+from sonant.log import Line, Log, agreement
+from sonant.media.text import Tokenizer, train_tokenizer
+from sonant.methods.classify import supervised_small
+from sonant.methods.mc3 import mc3_small
+from sonant.methods.method import Method, Recipe
+from sonant.schedule import learning_rate
+from sonant.types import Batch, Embeddings, Stage
+
+RECIPES: Mapping[str, RecipeFunction] = {
+    "mc3-small": mc3_small,
+    "supervised-small": supervised_small,
+}
+"""What `sonant train` offers; any other function of the kind can be trained from Python."""
+
+AGREEMENT_EVERY = 20
+"""Steps between looks at how the embeddings lie, which cost a forward pass."""
+
+
+class Stopped(SonantError):  # noqa: N818
+    """Training was told to end, saved, and can go on."""
+
+
+def train(
+    recipe: RecipeFunction,
+    arguments: Mapping[str, Any],
+    clips: Clips,
+    run: Path,
+    *,
+    media: Reader,
+    workers: int = 2,
+    cache: Path | None = None,
+    save_every: int = 100,
+) -> None:
+    """Train a method, or go on where an earlier call was interrupted.
+
+    Under torchrun every process makes this call; the result is that of one process, to rounding.
+
+    Args:
+        recipe: a typed function of a module, from a tokenizer and keywords to a `Recipe`.
+        arguments: its keywords, as JSON can hold them; defaults are recorded too.
+        clips: the training clips, none of them quarantined.
+        run: the folder of the run.
+        media: reads the clips by their row in `clips`, such as a pack of them.
+        workers: processes a rank that decode ahead; 0 decodes in between.
+        cache: folder for decoded clips, for later epochs and other runs; None decodes each time.
+        save_every: steps between checkpoints.
+
+    Raises:
+        UsageError: clips or arguments do not fit the recipe, or the folder holds another run.
+        Stopped: SIGTERM came; the state is saved. SIGINT saves too, and is KeyboardInterrupt.
+        SonantError: a clip cannot be read, or the loss is not finite.
+    """
+    run = Path(run)
+    with together(), torch.random.fork_rng(), _told_to_stop() as stop:
+        if (clips.column("quarantine") != "").any():
+            raise UsageError("some of the training clips are quarantined; leave them out")
+        there = _read_record(run)
+        made = make(recipe, _tokenizer(clips, run, new=not there), arguments)
+        record = _record(recipe, arguments, made, clips)
+        if there:
+            _compare(there, record, run)
+        if there and done(run, made.method):
+            return
+        _check(made, clips)
+        made.method.to(device())
+        made.method.attach(clips)
+        examples = Examples(clips, media, made.views, made.method.modalities, cache)
+        if any(stage.epochs for stage in made.method.stages):
+            examples.check_text()
+        if rank() == 0 and not there:
+            with replacing(run / "record.json") as partial:
+                partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _Run(made, examples, run, stop, workers, save_every).go()
+
+
+def _read_record(run: Path) -> dict[str, Any]:
+    """The record of the run in a folder, empty if there is none."""
+    found = read_record(run) if (run / "record.json").is_file() else {}
+    if not found and (run / "last.pt").is_file():
+        raise UsageError(f"{run}: holds a checkpoint but no record.json; choose another folder")
+    barrier()
+    return found
+
+
+def _tokenizer(clips: Clips, run: Path, *, new: bool) -> Tokenizer:
+    path = run / "tokenizer.json"
+    if new and rank() == 0:
+        train_tokenizer(list(clips.column("text"))).save(path)
+    barrier()
+    return Tokenizer.read(path)
+
+
+def _record(
+    recipe: RecipeFunction, arguments: Mapping[str, Any], made: Recipe, clips: Clips
+) -> dict[str, Any]:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(recipe).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    labels = [clips.column(name).tolist() for name in made.method.labels]
+    record = {
+        "recipe": f"{recipe.__module__}:{recipe.__qualname__}",
+        "arguments": defaults | dict(arguments),
+        "data": clips.digest(),
+        "clips": len(clips),
+        "labels": hashlib.sha256(repr(labels).encode()).hexdigest(),
+        "precision": made.precision,
+        "version": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device().type,
+        "ranks": ranks(),
+    }
+    try:
+        return dict(json.loads(json.dumps(record)))
+    except TypeError as error:
+        raise UsageError(f"arguments of a recipe are what JSON can hold: {error}") from error
+
+
+def _compare(there: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
+    """A run goes on only as what it began as."""
+    if there["recipe"] != wanted["recipe"]:
+        differing = [f"recipe: {there['recipe']} there, {wanted['recipe']} wanted"]
+    else:
+        old, new = there["arguments"], wanted["arguments"]
+        differing = [
+            f"{name}: {old.get(name, 'none')!r} there, {new.get(name, 'none')!r} wanted"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+    if there["data"] != wanted["data"]:
+        differing.append(f"clips: {there['clips']} others there, {wanted['clips']} wanted")
+    elif there["labels"] != wanted["labels"]:
+        differing.append("labels: the same clips have other labels there")
+    if differing:
+        raise UsageError(
+            f"{run}: is the folder of another run; choose another, or ask for the same:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def _check(made: Recipe, clips: Clips) -> None:
+    if made.batch % ranks():
+        raise UsageError(f"a batch of {made.batch} cannot be dealt to {ranks()} processes evenly")
+    if len(made.learning_rates) != len(made.method.stages):
+        raise UsageError(
+            f"{len(made.learning_rates)} learning rates for {len(made.method.stages)} stages"
+        )
+    if len(clips) < made.batch and any(stage.epochs for stage in made.method.stages):
+        raise UsageError(
+            f"{len(clips)} clips fill no batch of {made.batch}; ask for smaller batches"
+        )
+
+
+@dataclass
+class _Run:
+    made: Recipe
+    examples: Examples
+    run: Path
+    stop: "_Stop"
+    workers: int
+    save_every: int
+    log: Log = field(init=False)
+    lines: list[Line] = field(default_factory=list)
+    waited: float = 0.0
+    since: float = 0.0
+
+    @property
+    def method(self) -> Method:
+        return self.made.method
+
+    def go(self) -> None:
+        last = self.run / "last.pt"
+        there = Checkpoint.read(last) if last.is_file() else None
+        if there is not None:
+            fill(self.method, there.model, last)
+        number, step = (0, 0) if there is None else (there.stage, there.step)
+        state = {} if there is None else there.optimizer
+        self.log = Log(
+            self.run / "log.jsonl" if rank() == 0 else None, keep=there.log if there else 0
+        )
+        with self.log:
+            for stage in self.method.stages[number:]:
+                self._stage(number, stage, step, state)
+                number, step, state = number + 1, 0, {}
+
+    def _stage(self, number: int, stage: Stage, step: int, state: dict[str, Any]) -> None:
+        made = self.made
+        steps = stage.epochs * (len(self.examples) // made.batch)
+        if step == 0:
+            self.method.begin(stage, self._features)
+        model, optimizer = _movable(made, stage)
+        if state:
+            optimizer.load_state_dict(state)
+        self.log.begin(stage.name, done=step, steps=steps)
+        for batch in self._batches(stage, step, steps):
+            peak = made.learning_rates[number]
+            rate = learning_rate(step, steps=steps, peak=peak, warmup=made.warmup)
+            line = self._step(model, optimizer, batch, stage, step, rate)
+            step += 1
+            self._tell(line, stage, step, steps)
+            stopping = self.stop.asked()
+            if stopping or step % self.save_every == 0:
+                self._save(number, step, optimizer.state_dict())
+            if stopping:
+                self.stop.leave(f"{self.run}: stopped and saved at step {step} of {stage.name}")
+        if rank() == 0:
+            save_weights(self.method, weights_path(self.run, stage))
+        self._save(number + 1, 0, {})
+
+    def _batches(self, stage: Stage, step: int, steps: int) -> Iterator[Batch]:
+        """The rest of a stage's batches, with the time spent waiting for them noted."""
+        if step >= steps:
+            return
+        asked = requests(
+            len(self.examples),
+            batch=self.made.batch,
+            epochs=stage.epochs,
+            seed=self.made.seed,
+            stage=stage.name,
+            first=step,
+            rank=rank(),
+            ranks=ranks(),
+        )
+        batches = loader(self.examples, asked, workers=self.workers)
+        self.since = before = time.perf_counter()
+        for batch in batches:
+            self.waited = time.perf_counter() - before
+            yield to_device(batch, device())
+            before = time.perf_counter()
+
+    def _step(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        stage: Stage,
+        step: int,
+        rate: float,
+    ) -> Line:
+        torch.manual_seed(_seed(self.made.seed, stage.name, step, rank()))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        here = batch.index.device.type
+        with torch.autocast(here, torch.bfloat16, enabled=self.made.precision == "bf16"):
+            terms = model(batch, stage)
+        loss = torch.stack(list(terms.values())).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(model.parameters(), self.made.clip_norm)
+        self._demand_finite(terms | {"gradient": norm}, batch, stage, step)
+        optimizer.step()
+        return {
+            "loss": float(loss.detach()),
+            "terms": {name: float(term.detach()) for name, term in terms.items()},
+            "gradient": float(norm),
+            "rate": rate,
+        } | self._look(batch, step)
+
+    def _demand_finite(
+        self, terms: Mapping[str, Tensor], batch: Batch, stage: Stage, step: int
+    ) -> None:
+        """Stop, on all ranks, before anything that is not a number reaches the weights."""
+        bad = [name for name, term in terms.items() if not term.detach().isfinite()]
+        if not float(largest(torch.tensor(float(bool(bad)), device=batch.index.device))):
+            return
+        with torch.no_grad():
+            rows = [~x.isfinite().all(1) for x in self.method.embed(batch).values()]
+        guilty = torch.stack(rows).any(0).cpu().numpy()
+        index = batch.index.cpu().numpy()
+        ids = list(self.examples.ids[index[guilty] if guilty.any() else index])
+        which = (
+            "clips whose embeddings are not finite:"
+            if guilty.any()
+            else "every embedding is finite; the batch was"
+        )
+        raise SonantError(
+            f"{self.run}: {', '.join(bad) or 'a term of another rank'} not finite at step {step} "
+            f"of {stage.name}, before the weights were changed; {which} {', '.join(ids[:8])}"
+            + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        )
+
+    def _look(self, batch: Batch, step: int) -> Line:
+        if rank() or step % AGREEMENT_EVERY:
+            return {}
+        with torch.no_grad():
+            return agreement(self.method.embed(batch))
+
+    def _tell(self, line: Line, stage: Stage, step: int, steps: int) -> None:
+        now = time.perf_counter()
+        took, self.since = now - self.since, now
+        per_epoch = steps // stage.epochs
+        line = {
+            "stage": stage.name,
+            "epoch": (step - 1) // per_epoch,
+            "step": step - 1,
+            "seconds": round(took, 4),
+            "waiting": round(self.waited / took, 4),
+            "clips_per_second": round(self.made.batch / took, 2),
+        } | line
+        self.log.step(line)
+        self.lines.append(line)
+        if step % per_epoch == 0:
+            self.log.say(_epoch_line(self.lines))
+            self.lines = []
+
+    def _save(self, number: int, step: int, optimizer: dict[str, Any]) -> None:
+        if self.examples.kept is not None:
+            self.examples.kept.save(rank())
+        if rank() == 0:
+            model = {name: x.cpu() for name, x in self.method.state_dict().items()}
+            state = Checkpoint(number, step, model, optimizer, self.log.position())
+            state.write(self.run / "last.pt")
+        barrier()
+
+    def _features(self) -> Embeddings:
+        """All training clips as the method embeds them now."""
+        rows = np.arange(len(self.examples))
+        asked = [Request(part) for part in np.array_split(rows, max(1, len(rows) // 128))]
+        batches = loader(self.examples, asked, workers=self.workers)
+        with torch.no_grad():
+            parts = [self.method.embed(to_device(batch, device())) for batch in batches]
+        return {m: torch.cat([part[m] for part in parts]) for m in parts[0]}
+
+
+def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The method ready for a stage: only its towers move, over all ranks alike."""
+    method = made.method.train()
+    for modality, tower in method.towers.items():
+        moves = stage.train is None or modality in stage.train
+        tower.requires_grad_(moves).train(moves)
+    moving = [p for p in method.parameters() if p.requires_grad]
+    if not moving:
+        raise UsageError(f"nothing moves in stage {stage.name}")
+    groups = [
+        {"params": [p for p in moving if p.ndim > 1], "weight_decay": made.weight_decay},
+        {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.0)
+    if ranks() == 1:
+        return method, optimizer
+    return DistributedDataParallel(method), optimizer
+
+
+def _seed(*parts: object) -> int:
+    """A seed for each step, so that there is no generator to save."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+
+
+class _Stop:
+    """Whether a signal asked for the end, on any rank."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note it; a second one of the kind is not held back."""
+        self.signal = number
+        again = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, again)
+
+    def asked(self) -> bool:
+        """Agree over ranks; the signal may have reached one only."""
+        self.signal = int(largest(torch.tensor(self.signal, device=device())))
+        return bool(self.signal)
+
+    def leave(self, said: str) -> None:
+        """Raise what fits the signal."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt(said)
+        raise Stopped(f"{said}; the same command goes on")
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[_Stop]:
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _epoch_line(lines: Sequence[Line]) -> str:
+    """Means over the steps of an epoch, and how its embeddings lay when last looked at."""
+    last = lines[-1]
+    terms = {name: np.mean([line["terms"][name] for line in lines]) for name in last["terms"]}
+    seconds = sum(line["seconds"] for line in lines)
+    clips = sum(line["seconds"] * line["clips_per_second"] for line in lines)
+    waiting = sum(line["seconds"] * line["waiting"] for line in lines)
+    parts = [
+        f"{last['stage']} epoch {last['epoch'] + 1}:",
+        ", ".join(f"{name} {value:.4f}" for name, value in terms.items()),
+        f"| {clips / seconds:.0f} clips/s, {waiting / seconds:.0%} waiting",
+    ]
+    looks = [line for line in lines if "cosine" in line]
+    if looks:
+        for name in ("cosine", "rank"):
+            found = ", ".join(f"{key} {value:.2f}" for key, value in looks[-1][name].items())
+            parts.append(f"| {name} {found}" if found else "")
+    return " ".join(parts)

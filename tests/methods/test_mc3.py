@@ -1,0 +1,71 @@
+import inspect
+
+import pytest
+import torch
+
+from sonant.media.text import Tokenizer, train_tokenizer
+from sonant.methods.mc3 import MC3, mc3_small
+from sonant.objectives import consensus, contrastive
+from sonant.types import Batch, Stage
+from toy import TINY, toy_clips
+
+ALPHA = {"audio": 1.0, "video": 0.5, "text": 1.0}
+
+
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(toy_clips(6).column("text"))
+
+
+def batch(n: int) -> Batch:
+    torch.manual_seed(0)
+    inputs = {
+        "video": torch.randint(0, 256, (n, 2, 3, 32, 32), dtype=torch.uint8),
+        "audio": torch.randn(n, 28, 128),
+        "text": torch.randint(1, 9, (n, 6)),
+    }
+    return Batch(torch.arange(n), inputs)
+
+
+def test_terms_are_the_objectives_of_the_embeddings() -> None:
+    method, clips = mc3_small(tokenizer(), **TINY, consensus_weight=3.0).method, batch(5)
+    e = method.embed(clips)
+    align = method(clips, Stage("align", 1))
+    refine = method(clips, Stage("refine", 1))
+    assert align.keys() == {"contrastive"}
+    torch.testing.assert_close(align["contrastive"], contrastive(e, 0.07))
+    torch.testing.assert_close(refine["contrastive"], contrastive(e, 0.07))
+    torch.testing.assert_close(refine["consensus"], 3 * consensus(e, "audio", ALPHA))
+
+
+def test_embeddings_are_unit_rows_of_what_is_given() -> None:
+    method, clips = mc3_small(tokenizer(), **TINY).method, batch(5)
+    assert {m: tuple(x.shape) for m, x in method.embed(clips).items()} == dict.fromkeys(
+        ("video", "audio", "text"), (5, 16)
+    )
+    for x in method.embed(clips).values():
+        torch.testing.assert_close(x.norm(dim=1), torch.ones(5))
+    only = method.embed(Batch(clips.index, {"audio": clips.inputs["audio"]}))
+    assert only.keys() == {"audio"}
+
+
+def test_a_recipe_is_a_function_of_its_seed() -> None:
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    one, same, other = (
+        mc3_small(tokenizer(), **TINY, seed=s).method.state_dict() for s in (0, 0, 1)
+    )
+    assert torch.random.get_rng_state().equal(state)
+    assert all(one[name].equal(x) for name, x in same.items())
+    assert not one["towers.audio.head.weight"].equal(other["towers.audio.head.weight"])
+
+
+def test_every_argument_of_the_method_is_one_of_the_recipe() -> None:
+    recipe = inspect.signature(mc3_small).parameters
+    for name in ("temperature", "anchor", "inverse", "detach", "norm"):
+        assert recipe[name].annotation == inspect.signature(MC3).parameters[name].annotation
+
+
+@pytest.mark.parametrize("anchor", ["audio", "video", "text"])
+def test_any_modality_can_be_the_anchor(anchor: str) -> None:
+    method = mc3_small(tokenizer(), **TINY, anchor=anchor, video_exponent=2.0).method
+    assert method(batch(3), Stage("refine", 1))["consensus"].isfinite()

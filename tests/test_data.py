@@ -1,0 +1,191 @@
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sonant.data import Examples, Request, Views, loader, order, partly, requests
+from sonant.errors import SonantError, UsageError
+from sonant.media.read import Media
+from sonant.media.text import train_tokenizer
+from toy import Toy, toy_clips
+
+ALL = ("audio", "video", "text")
+
+
+def views(jitter: int = 2) -> Views:
+    tokenizer = train_tokenizer(toy_clips(6).column("text"))
+    return Views(tokenizer=tokenizer, frames=2, size=32, jitter=jitter, seconds=0.3, tokens=6)
+
+
+class Deaf(Toy):
+    """Row 3 has no sound."""
+
+    def read(self, row: int, *, frames: int) -> Media:
+        media = super().read(row, frames=frames)
+        if row != 3:
+            return media
+        return Media(media.frames, media.frame_times, None, None, media.rate)
+
+
+@given(st.integers(0, 300), st.integers(0, 9), st.integers(0, 9))
+def test_order_is_a_permutation_and_a_function(n: int, seed: int, epoch: int) -> None:
+    rows = order(n, seed=seed, stage="align", epoch=epoch)
+    assert sorted(rows) == list(range(n))
+    assert np.array_equal(rows, order(n, seed=seed, stage="align", epoch=epoch))
+
+
+def test_order_differs_by_seed_stage_and_epoch() -> None:
+    ways = [(0, "align", 0), (1, "align", 0), (0, "refine", 0), (0, "align", 1)]
+    orders = [order(100, seed=s, stage=t, epoch=e) for s, t, e in ways]
+    assert len({tuple(rows) for rows in orders}) == 4
+
+
+@settings(max_examples=50)
+@given(
+    n=st.integers(0, 60),
+    per_rank=st.integers(1, 5),
+    ranks=st.sampled_from([1, 2, 4]),
+    epochs=st.integers(0, 3),
+    data=st.data(),
+)
+def test_ranks_share_each_batch_and_going_on_changes_nothing(
+    n: int, per_rank: int, ranks: int, epochs: int, data: st.DataObject
+) -> None:
+    batch = per_rank * ranks
+    steps = epochs * (n // batch)
+
+    def asked(rank: int, ranks: int, first: int = 0) -> list[list[int]]:
+        made = requests(
+            n,
+            batch=batch,
+            epochs=epochs,
+            seed=0,
+            stage="align",
+            first=first,
+            rank=rank,
+            ranks=ranks,
+        )
+        return [list(request.rows) for request in made]
+
+    whole = asked(0, 1)
+    assert len(whole) == steps
+    parts = [asked(rank, ranks) for rank in range(ranks)]
+    for step, rows in enumerate(whole):
+        shares = [part[step] for part in parts]
+        assert all(len(share) == per_rank for share in shares)
+        assert sorted(chain(*shares)) == sorted(rows)
+    for epoch in range(epochs):
+        seen = list(chain(*whole[epoch * (n // batch) : (epoch + 1) * (n // batch)]))
+        assert len(set(seen)) == len(seen) == n - n % batch
+    first = data.draw(st.integers(0, steps))
+    assert asked(0, 1, first) == whole[first:]
+
+
+def test_batches_have_the_shapes_of_the_views() -> None:
+    v, clips = views(), toy_clips(12)
+    request = Request(np.array([3, 0, 5]))
+    (batch,) = loader(Examples(clips, Toy(), v, ALL), [request], workers=0)
+    assert batch.index.tolist() == [3, 0, 5]
+    assert batch.inputs["audio"].shape == (3, 28, 128)
+    assert batch.inputs["video"].shape == (3, 2, 3, 32, 32)
+    assert batch.inputs["text"].shape == (3, 6)
+    text = batch.inputs["text"].numpy()
+    assert [v.tokenizer.decode(row) for row in text] == [
+        "cuts the pot",
+        "cuts the cup",
+        "rubs the pot",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_cache_change_nothing_but_the_time(tmp_path: Path, workers: int) -> None:
+    clips, v = toy_clips(12), views()
+    asked = list(requests(12, batch=4, epochs=2, seed=0, stage="align"))
+    plain = list(loader(Examples(clips, Toy(), v, ALL), asked, workers=0))
+    cached = Examples(clips, Toy(), v, ALL, cache=tmp_path)
+    for kept in (plain, list(loader(cached, asked, workers=workers))):
+        for one, other in zip(plain, kept, strict=True):
+            assert one.index.equal(other.index)
+            assert all(one.inputs[m].equal(other.inputs[m]) for m in ALL)
+    cached.kept.save(rank=0)
+    toy = Toy()
+    again = list(loader(Examples(clips, toy, v, ALL, cache=tmp_path), asked, workers=0))
+    assert toy.reads == 0
+    assert all(
+        x.inputs["video"].equal(y.inputs["video"]) for x, y in zip(plain, again, strict=True)
+    )
+
+
+def test_what_was_not_saved_to_the_cache_is_made_again(tmp_path: Path) -> None:
+    request = Request(np.arange(4))
+    first = Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path)
+    first.make(request)
+    first.kept.arrays["audio"][1] = 7.0
+    toy = Toy()
+    second = Examples(toy_clips(12), toy, views(), ALL, cache=tmp_path)
+    assert not (second.batch(request)["audio"] == 7).any()
+    assert toy.reads == 4
+
+
+def test_other_views_and_other_clips_have_another_cache(tmp_path: Path) -> None:
+    for clips, v in ((toy_clips(12), views()), (toy_clips(9), views()), (toy_clips(12), views(1))):
+        Examples(clips, Toy(), v, ALL, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_modalities_are_kept_apart(tmp_path: Path) -> None:
+    request, toy = Request(np.arange(4)), Toy()
+    both = Examples(toy_clips(12), toy, views(), ("audio", "video"), cache=tmp_path)
+    both.make(request)
+    both.kept.save(rank=1)
+    Examples(toy_clips(12), toy, views(), ("audio",), cache=tmp_path).make(request)
+    assert toy.reads == 4
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_clip() -> None:
+    v = views(jitter=4)
+    pixels = np.arange(2 * 3 * 40 * 40, dtype=np.uint8).reshape(2, 3, 40, 40)
+    crops = [v.moved(pixels, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(crop.shape == (2, 3, 32, 32) for crop in crops)
+    assert len({crop.tobytes() for crop in crops}) > 20
+    assert np.array_equal(crops[3], v.moved(pixels, np.random.default_rng(3)))
+    assert np.array_equal(v.middle(pixels), pixels[..., 4:36, 4:36])
+    still = views(jitter=0)
+    assert np.array_equal(still.moved(pixels, np.random.default_rng(0)), pixels)
+
+
+def test_sound_is_cut_and_padded() -> None:
+    v = views()
+    wave = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    long, short = v.audio(wave, 16000), v.audio(wave[:1600], 16000)
+    assert long.shape == short.shape == (28, 128)
+    assert np.array_equal(long, v.audio(wave[:4800], 16000))
+    assert len({float(x) for x in short[10:].ravel()}) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_refuses_a_clip_without_sound(workers: int) -> None:
+    examples = Examples(toy_clips(12), Deaf(), views(), ALL)
+    with pytest.raises(SonantError, match=r"clip 'c3' \(row 3\) has no audio; training takes"):
+        list(loader(examples, [Request(np.arange(4))], workers=workers))
+
+
+def test_evaluation_says_what_is_there() -> None:
+    examples = Examples(toy_clips(12), Deaf(), views(), ALL)
+    ((batch, there),) = partly(examples, [Request(np.arange(2, 5))], workers=0)
+    assert there["audio"].tolist() == [True, False, True]
+    assert there["video"].all()
+    assert not batch.inputs["audio"][1].any()
+
+
+def test_clips_without_words_are_named() -> None:
+    clips = toy_clips(12)
+    column = clips.table.column_names.index("text")
+    texts = ["#C C" if i in (4, 7) else "cuts" for i in range(12)]
+    mute = type(clips)(clips.table.set_column(column, "text", [texts]), clips.root)
+    with pytest.raises(UsageError, match=r"2 of 12 clips have no narration, the first is 'c4'"):
+        Examples(mute, Toy(), views(), ALL).check_text()
+    Examples(mute, Toy(), views(), ("audio", "video")).check_text()

@@ -1,0 +1,155 @@
+"""N ranks against one process, value and gradient, on gloo; forked, so that they start at once."""
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sonant.distributed import gather, largest, rank, ranks
+from sonant.methods.classify import Supervised
+from sonant.methods.mc3 import MC3, mc3_small
+from sonant.methods.method import Method
+from sonant.objectives import consensus, contrastive
+from sonant.train import train
+from sonant.types import MODALITIES, Batch, Modality, Stage
+from toy import TINY, Toy, toy_clips
+
+CLIPS = 8
+CLOSE = {"trained": 1e-3, "losses": 1e-4, "gradients": 1e-4}
+"""In float32 after steps of Adam, whose first ones are as long for a gradient of 1e-9 as of 1."""
+ALPHA: dict[Modality, float] = {"video": 0.5, "text": 1.0}
+
+
+def towers() -> dict[Modality, nn.Module]:
+    torch.manual_seed(0)
+    return {m: nn.Linear(6, 4).double() for m in MODALITIES}
+
+
+def inputs() -> dict[Modality, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {m: torch.randn(CLIPS, 6, generator=generator).double() for m in MODALITIES}
+
+
+def dealt(e: dict[Modality, Tensor]) -> Tensor:
+    """What a rank takes of the gathered rows: here losses differ, and DDP takes their mean."""
+    return torch.stack(list(e.values()))[:, rank() :: ranks()]
+
+
+LOSSES: dict[str, Callable[[dict[Modality, Tensor]], Tensor]] = {
+    "contrastive": lambda e: contrastive(e, 0.1),
+    "consensus": lambda e: consensus(e, "audio", ALPHA),
+    "plain consensus": lambda e: consensus(e, "audio", ALPHA, inverse="plain", norm="l2"),
+    "rows dealt to the ranks": lambda e: ranks() / CLIPS * dealt(e).pow(3).sum(),
+}
+
+
+class Whole(nn.Module):
+    """Embeds its part of the clips and takes the loss of all."""
+
+    def __init__(self, loss: Callable[[dict[Modality, Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.towers, self.loss = nn.ModuleDict(towers()), loss
+
+    def forward(self, x: dict[Modality, Tensor]) -> Tensor:
+        return self.loss({m: gather(F.normalize(self.towers[m](x[m]), dim=1)) for m in x})
+
+
+def learn(loss: Callable[[dict[Modality, Tensor]], Tensor]) -> dict[str, Any]:
+    """The loss, its gradient, and the weights after three steps of SGD."""
+    whole = Whole(loss)
+    model = DistributedDataParallel(whole) if ranks() > 1 else whole
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
+    part = {m: x[rank() :: ranks()] for m, x in inputs().items()}
+    found: dict[str, Any] = {}
+    for step in range(3):
+        optimizer.zero_grad()
+        value = model(part)
+        value.backward()
+        if step == 0:
+            found |= {f"gradient of {n}": p.grad.clone() for n, p in whole.named_parameters()}
+        optimizer.step()
+        found[f"loss {step}"] = gather(value.detach()[None]).mean()
+    return found | {n: p.detach() for n, p in whole.named_parameters()}
+
+
+def methods() -> dict[str, Method]:
+    """The methods themselves, in double precision on linear towers."""
+    torch.manual_seed(1)
+    supervised = Supervised(
+        towers(),
+        (Stage("classify", 1),),
+        width=4,
+        label="sounding",
+        auxiliary={"verb": ["cut", "rub"]},
+        auxiliary_weight=0.5,
+    )
+    supervised.attach(toy_clips(CLIPS))
+    stages = (Stage("align", 1), Stage("refine", 1))
+    mc3 = MC3(towers(), stages, exponents=ALPHA, weight=60.0)
+    return {"align": mc3, "refine": mc3, "classify": supervised.double()}
+
+
+def terms_and_gradients(method: Method, stage: str) -> dict[str, Any]:
+    model = DistributedDataParallel(method) if ranks() > 1 else method
+    part = {m: x[rank() :: ranks()] for m, x in inputs().items()}
+    method.zero_grad()
+    terms = model(Batch(torch.arange(CLIPS)[rank() :: ranks()], part), Stage(stage, 1))
+    sum(terms.values()).backward()
+    gradients = {f"gradient of {n}": p.grad.clone() for n, p in method.named_parameters()}
+    return {name: term.detach() for name, term in terms.items()} | gradients
+
+
+def everything(folder: Path) -> dict[str, dict[str, Any]]:
+    """All that must not depend on the number of ranks."""
+    found = {name: learn(loss) for name, loss in LOSSES.items()}
+    found |= {stage: terms_and_gradients(m, stage) for stage, m in methods().items()}
+    x = torch.arange(CLIPS)[rank() :: ranks()]
+    found["gathered"] = {"rows": gather(x).sort().values, "largest": largest(x.max().clone())}
+    arguments = TINY | {"align_epochs": 1, "refine_epochs": 1}
+    train(mc3_small, arguments, toy_clips(16), folder, media=Toy(), workers=0)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    found["trained"] = torch.load(folder / "last.pt", weights_only=True)["model"]
+    found["losses"] = {"all": torch.tensor([line["loss"] for line in lines])}
+    found["gradients"] = {"all": torch.tensor([line["gradient"] for line in lines])}
+    return found
+
+
+def one_rank(number: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=count
+    )
+    found = everything(folder / "run")
+    torch.save(found, folder / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return everything(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_do_what_one_process_does(
+    count: int, tmp_path: Path, alone: dict[str, dict[str, Any]]
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=one_rank, args=(k, count, tmp_path)) for k in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+    for number in range(count):
+        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        for name in alone:
+            close = CLOSE.get(name, 1e-6)
+            torch.testing.assert_close(found[name], alone[name], atol=close, rtol=close)

@@ -1,0 +1,137 @@
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sonant
+from sonant import embed as embedding
+from sonant.clips import Clips
+from sonant.embed import embed
+from sonant.errors import MediaError, UsageError
+from sonant.media.read import Media
+from sonant.methods.classify import supervised_small
+from sonant.methods.mc3 import mc3_small
+from sonant.train import train
+from toy import TINY, Toy, toy_clips
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    arguments = TINY | {"align_epochs": 1, "refine_epochs": 0}
+    train(mc3_small, arguments, toy_clips(18), folder, media=Toy(), workers=0)
+    return folder
+
+
+def with_texts(clips: Clips, texts: list[str]) -> Clips:
+    return Clips(
+        clips.table.set_column(clips.table.column_names.index("text"), "text", [texts]), clips.root
+    )
+
+
+def test_a_clip_does_not_depend_on_its_batch(run: Path, tmp_path: Path) -> None:
+    clips = toy_clips(16)
+    whole = embed(run, clips, tmp_path / "8.parquet", media=Toy(), batch=8, workers=0)
+    alone = embed(run, clips, tmp_path / "1.parquet", media=Toy(), batch=1, workers=1)
+    again = embed(run, clips, tmp_path / "b.parquet", media=Toy(), batch=8, workers=0)
+    for modality in ("audio", "video", "text"):
+        x = whole.matrix(modality)
+        assert x.shape == (16, 16)
+        np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(alone.matrix(modality), x, atol=1e-5)
+        assert np.array_equal(again.matrix(modality), x)
+
+
+def test_what_a_clip_lacks_is_null_and_what_is_bad_is_left_out(run: Path, tmp_path: Path) -> None:
+    texts = ["#C C" if i == 2 else "cuts the cup" for i in range(6)]
+    clips = with_texts(toy_clips(6), texts).quarantined({"c4": "damaged"})
+    toy = Toy()
+    features = embed(run, clips, tmp_path / "f.parquet", media=toy, workers=0)
+    assert list(features.ids) == ["c0", "c1", "c2", "c3", "c5"]
+    assert np.isnan(features.matrix("text")[2]).all()
+    assert np.isfinite(features.matrix("audio")).all()
+    assert np.isfinite(np.delete(features.matrix("text"), 2, 0)).all()
+    assert toy.reads == 5
+
+
+class Killing(Toy):
+    def read(self, row: int, *, frames: int) -> Media:
+        if row == 11:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(row, frames=frames)
+
+
+def test_a_killed_embed_goes_on_to_the_same_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "PART", 4)
+    clips = toy_clips(16)
+    wanted = embed(run, clips, tmp_path / "whole.parquet", media=Toy(), workers=0)
+    out = tmp_path / "out" / "f.parquet"
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: embed(run, clips, out, media=Killing(), workers=0)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    toy = Toy()
+    found = embed(run, clips, out, media=toy, workers=0)
+    assert toy.reads == 8
+    assert found.table.equals(wanted.table)
+    assert [path.name for path in out.parent.iterdir()] == ["f.parquet"]
+    embed(run, clips, out, media=toy, workers=0)
+    assert toy.reads == 8
+    embed(run, clips.where(np.arange(16) < 4), out, media=toy, workers=0)
+    assert toy.reads == 12
+
+
+def test_supervised_runs_give_scores(tmp_path: Path) -> None:
+    arguments = TINY | {"epochs": 1, "auxiliary": {"verb": ["cut", "rub", "wash"]}}
+    train(supervised_small, arguments, toy_clips(18), tmp_path / "run", media=Toy(), workers=0)
+    features = embed(tmp_path / "run", toy_clips(7), tmp_path / "f", media=Toy(), workers=0)
+    assert features.modalities == ("audio", "video")
+    assert features.scores["sounding"].shape == (7,)
+    assert np.isfinite(features.scores["sounding"]).all()
+
+
+def test_a_model_embeds_what_embed_embeds(run: Path, tmp_path: Path) -> None:
+    clips, toy = toy_clips(4), Toy()
+    features = embed(run, clips, tmp_path / "f.parquet", media=toy, workers=0)
+    media = [toy.read(row, frames=2) for row in range(4)]
+    model = sonant.load(run)
+    found = model.embed(
+        video=np.stack([m.frames for m in media]),
+        audio=[m.samples for m in media],
+        text=list(clips.column("text")),
+    )
+    for modality, x in found.items():
+        np.testing.assert_allclose(x, features.matrix(modality), atol=1e-5)
+    assert model.embed(text="#C C cuts the cup")["text"].shape == (1, 16)
+
+
+def test_a_model_says_what_it_wants(run: Path, tmp_path: Path) -> None:
+    model = sonant.load(run)
+    with pytest.raises(UsageError, match=r"T, H, W, 3\]; a clip is float64 \[2, 40, 40, 3\]"):
+        model.embed(video=np.zeros((1, 2, 40, 40, 3)))
+    with pytest.raises(UsageError, match=r"float \[n, S\] within -1 to 1; a clip is int16 \[9\]"):
+        model.embed(audio=np.zeros((1, 9), np.int16))
+    with pytest.raises(UsageError, match="'#C C' has no words"):
+        model.embed(text=["cuts", "#C C"])
+    with pytest.raises(MediaError):
+        model.score(tmp_path / "none.mp4", 0.0, 1.0)
+
+
+def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run there"):
+        sonant.load(tmp_path)
+    for name in ("record.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(UsageError, match=r"not finished, refine\.safetensors is missing"):
+        sonant.load(tmp_path)
+    with pytest.raises(UsageError, match="none of the 1 clips is good"):
+        bad = toy_clips(1).quarantined({"c0": "damaged"})
+        embed(run, bad, tmp_path / "f.parquet", media=Toy())

@@ -1,0 +1,294 @@
+import math
+from itertools import permutations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sonant.errors import UsageError
+from sonant.objectives import (
+    consensus,
+    contrastive,
+    cross_correlation,
+    info_nce,
+    nt_xent,
+    self_contrast,
+)
+
+A = torch.tensor([[1, 2, -1], [0.5, -1, 2], [3, 0, 1], [-1, -2, 0.5]]).double()
+B = torch.tensor([[1.1, 1.9, -0.8], [0.4, -1.2, 2.2], [2.5, 0.3, 1.4], [-0.7, -2.2, 0.1]]).double()
+ALPHA = {"audio": 1.0, "video": 0.5, "text": 1.0}
+quick = settings(deadline=None, max_examples=25)
+seeds = st.integers(0, 10_000)
+sizes = st.integers(2, 7)
+
+
+def units(n: int, seed: int, width: int = 5) -> Tensor:
+    rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed)).double()
+    return F.normalize(rows, dim=1)
+
+
+def three(n: int, seed: int) -> dict[str, Tensor]:
+    return {m: units(n, 3 * seed + k) for k, m in enumerate(("audio", "video", "text"))}
+
+
+def one_way(x: Tensor, y: Tensor, temperature: float) -> float:
+    """MC3 eq. 1 as it is written: for each t a softmax over all l."""
+    losses = []
+    for t in range(len(x)):
+        e = [math.exp(float(x[t] @ y[l]) / temperature) for l in range(len(y))]  # noqa: E741
+        losses.append(-math.log(e[t] / sum(e)))
+    return sum(losses) / len(losses)
+
+
+def k(x: float, alpha: float) -> float:
+    return ((x + 1) / 2) ** alpha
+
+
+def consensus_loop(e: dict[str, Tensor], anchor: str, inverse: str, norm: str) -> float:
+    """MC3 eqs. 2 and 3, a clip at a time."""
+    total = 0.0
+    n = len(e[anchor])
+    for t in range(n):
+        s = {m: float(e[m][t] @ e[anchor][t]) for m in e if m != anchor}
+        winner = min(s, key=lambda m: k(s[m], ALPHA[m]))
+        alpha = ALPHA[winner] if inverse == "winner" else 1.0
+        c = 2 * k(s[winner], ALPHA[winner]) ** (1 / alpha) - 1
+        total += sum(abs(x - c) ** (1 if norm == "l1" else 2) for x in s.values())
+    return total / n
+
+
+@quick
+@given(sizes, seeds, st.floats(0.05, 2))
+def test_info_nce_is_the_equation_both_ways(n: int, seed: int, temperature: float) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    wanted = one_way(x, y, temperature) + one_way(y, x, temperature)
+    assert float(info_nce(x, y, temperature)) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    torch.testing.assert_close(info_nce(x, y, temperature), info_nce(y, x, temperature))
+
+
+@quick
+@given(sizes, seeds)
+def test_info_nce_does_not_care_for_the_order_of_clips(n: int, seed: int) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(info_nce(x[shuffled], y[shuffled], 0.1), info_nce(x, y, 0.1))
+
+
+@quick
+@given(st.integers(1, 9))
+def test_info_nce_of_constant_embeddings_is_chance(n: int) -> None:
+    x = torch.ones(n, 3).double()
+    assert float(info_nce(x, x, 0.07)) == pytest.approx(2 * math.log(n), abs=1e-9)
+
+
+def test_info_nce_vanishes_where_only_partners_agree() -> None:
+    assert float(info_nce(torch.eye(4), torch.eye(4), 0.01)) < 1e-6
+
+
+def test_info_nce_is_as_exact_under_autocast() -> None:
+    x, y = units(6, 0).float(), units(6, 1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = info_nce(x, y, 0.07)
+    torch.testing.assert_close(found, info_nce(x, y, 0.07))
+
+
+@quick
+@given(sizes, seeds)
+def test_contrastive_sums_six_directed_terms(n: int, seed: int) -> None:
+    e = three(n, seed)
+    wanted = sum(one_way(x, y, 0.07) for x, y in permutations(e.values(), 2))
+    assert float(contrastive(e, 0.07)) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_contrastive_wants_two_modalities() -> None:
+    with pytest.raises(UsageError, match="two modalities or more, not audio"):
+        contrastive({"audio": A}, 0.07)
+
+
+@pytest.mark.parametrize("inverse", ["winner", "plain"])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@quick
+@given(n=sizes, seed=seeds, anchor=st.sampled_from(["audio", "video", "text"]))
+def test_consensus_is_the_equations(
+    inverse: str, norm: str, n: int, seed: int, anchor: str
+) -> None:
+    e = three(n, seed)
+    found = consensus(e, anchor, ALPHA, inverse=inverse, norm=norm)
+    assert float(found) == pytest.approx(consensus_loop(e, anchor, inverse, norm), abs=1e-9)
+
+
+def test_a_smaller_exponent_lets_the_lower_cosine_lose() -> None:
+    """With α_v = .5, s_v = 0 and s_l = .3: K_v = .707 > K_l = .65, and video is pulled up to .3."""
+    anchor = torch.tensor([[1.0, 0.0]])
+    video = torch.tensor([[0.0, 1.0]]).requires_grad_()
+    text = torch.tensor([[0.3, math.sqrt(1 - 0.09)]])
+    loss = consensus({"audio": anchor, "video": video, "text": text}, "audio", ALPHA)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.3)
+    assert float(video.grad[0, 0]) == pytest.approx(-1)
+
+
+@quick
+@given(sizes, seeds)
+def test_consensus_is_bounded_and_nothing_where_all_agree(n: int, seed: int) -> None:
+    e = three(n, seed)
+    assert 0 <= float(consensus(e, "audio", ALPHA)) <= 2
+    same = dict.fromkeys(e, e["audio"])
+    assert float(consensus(same, "audio", ALPHA)) == pytest.approx(0, abs=1e-12)
+
+
+@quick
+@given(seeds)
+def test_consensus_of_two_modalities_is_nothing(seed: int) -> None:
+    e = three(4, seed)
+    del e["text"]
+    assert float(consensus(e, "audio", ALPHA)) == 0
+
+
+@quick
+@given(seeds)
+def test_detached_consensus_moves_only_the_losers(seed: int) -> None:
+    e = {m: x.requires_grad_() for m, x in three(1, seed).items()}
+    consensus(e, "audio", ALPHA, detach=True).backward()
+    s = {m: float((e[m][0] @ e["audio"][0]).detach()) for m in ("video", "text")}
+    winner = min(s, key=lambda m: k(s[m], ALPHA[m]))
+    assert not e[winner].grad.any()
+    whole = {m: x.detach().requires_grad_() for m, x in e.items()}
+    consensus(whole, "audio", ALPHA).backward()
+    assert whole[winner].grad.any()
+
+
+@pytest.mark.parametrize("inverse", ["winner", "plain"])
+def test_consensus_has_finite_gradients_at_opposite_embeddings(inverse: str) -> None:
+    x = torch.tensor([[1.0, 0.0]])
+    e = {"audio": x, "video": (-x).requires_grad_(), "text": x.clone().requires_grad_()}
+    consensus(e, "audio", ALPHA, inverse=inverse).backward()
+    assert all(e[m].grad.isfinite().all() for m in ("video", "text"))
+
+
+@pytest.mark.parametrize("inverse", ["winner", "plain"])
+def test_consensus_gradient_is_its_slope(inverse: str) -> None:
+    e = {m: x.requires_grad_() for m, x in three(3, 5).items()}
+    assert torch.autograd.gradcheck(
+        lambda a, v, t: consensus(
+            {"audio": a, "video": v, "text": t}, "audio", ALPHA, inverse=inverse, norm="l2"
+        ),
+        tuple(e.values()),
+    )
+
+
+def test_consensus_says_what_is_missing() -> None:
+    with pytest.raises(UsageError, match="the anchor text and another, not audio, video"):
+        consensus({"audio": A, "video": B}, "text", ALPHA)
+    with pytest.raises(UsageError, match="no exponent for video"):
+        consensus({"audio": A, "video": B}, "audio", {"audio": 1.0})
+
+
+def nt_xent_loop(views: list[Tensor], temperature: float) -> float:
+    """SimCLR eq. 1, an anchor and a positive at a time."""
+    rows = [F.normalize(x, dim=0) for view in views for x in view]
+    n = len(views[0])
+    h = [[math.exp(float(x @ y) / temperature) for y in rows] for x in rows]
+    losses = [
+        -math.log(h[i][j] / (sum(h[i]) - h[i][i]))
+        for i in range(len(rows))
+        for j in range(len(rows))
+        if i != j and i % n == j % n
+    ]
+    return sum(losses) / len(losses)
+
+
+@quick
+@given(st.integers(2, 5), seeds, st.integers(2, 4))
+def test_nt_xent_is_the_equation(n: int, seed: int, views: int) -> None:
+    x = [3 * units(n, seed + view) for view in range(views)]
+    assert float(nt_xent(x, 0.3)) == pytest.approx(nt_xent_loop(x, 0.3), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "wanted"), [(0.07, 0.00196113), (0.1, 0.01532384), (0.5, 0.73146886)]
+)
+def test_nt_xent_agrees_with_lightly(temperature: float, wanted: float) -> None:
+    assert float(nt_xent([A, B], temperature)) == pytest.approx(wanted, abs=3e-7)
+
+
+@quick
+@given(st.integers(2, 9))
+def test_nt_xent_of_collapsed_rows_is_chance(n: int) -> None:
+    x = torch.ones(n, 3).double()
+    assert float(nt_xent([x, 2 * x], 0.1)) == pytest.approx(math.log(2 * n - 1))
+
+
+def test_nt_xent_wants_two_views() -> None:
+    with pytest.raises(UsageError, match="two views or more, not 1"):
+        nt_xent([A], 0.1)
+
+
+def self_contrast_loop(v: Tensor, a: Tensor, temperature: float) -> float:
+    """AVCL eqs. 7 to 10 as they are written, sums and all."""
+
+    def h(x: Tensor, y: Tensor) -> float:
+        return math.exp(float(x @ y / (x.norm() * y.norm())) / temperature)
+
+    total = 0.0
+    for x, y in ((v, a), (a, v)):
+        for i in range(len(x)):
+            across = sum(h(x[i], y[j]) for j in range(len(x)))
+            within = sum(h(x[i], x[j]) for j in range(len(x)) if j != i)
+            total -= math.log(h(x[i], y[i]) / (across + within))
+    return total
+
+
+@quick
+@given(st.integers(2, 6), seeds)
+def test_self_contrast_is_the_equations(n: int, seed: int) -> None:
+    v, a = 2 * units(n, seed), 0.5 * units(n, seed + 1)
+    found = float(self_contrast(v, a, 0.2))
+    assert found == pytest.approx(self_contrast_loop(v, a, 0.2), rel=1e-9)
+
+
+def cross_correlation_loop(x: Tensor, y: Tensor, off_diagonal: float) -> float:
+    """AVCL eqs. 5 and 6, a pair of columns at a time."""
+    total = 0.0
+    for i in range(x.shape[1]):
+        for j in range(x.shape[1]):
+            c = float((x[:, i] * y[:, j]).sum() / (x[:, i].norm() * y[:, j].norm()))
+            total += (1 - c) ** 2 if i == j else off_diagonal * c**2
+    return total
+
+
+@quick
+@given(st.integers(2, 6), seeds)
+def test_cross_correlation_is_the_equations(n: int, seed: int) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    found = float(cross_correlation(x, y, 0.01))
+    assert found == pytest.approx(cross_correlation_loop(x, y, 0.01), rel=1e-9)
+
+
+def test_cross_correlation_agrees_with_recorded_figures() -> None:
+    assert float(cross_correlation(A, B, 0.005)) == pytest.approx(0.00707812, abs=1e-7)
+    assert float(cross_correlation(A, B, 0.005, centred=True)) == pytest.approx(0.00848, abs=1e-5)
+
+
+@quick
+@given(st.integers(3, 6), seeds, st.floats(0.1, 9), st.floats(-5, 5))
+def test_centred_correlation_sees_no_scale_and_no_shift(
+    n: int, seed: int, scale: float, shift: float
+) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    moved = cross_correlation(scale * x + shift, y, 0.01, centred=True)
+    torch.testing.assert_close(moved, cross_correlation(x, y, 0.01, centred=True))
+
+
+def test_a_closed_gate_correlates_with_nothing() -> None:
+    x = A.clone()
+    x[:, 1] = 0
+    x.requires_grad_()
+    loss = cross_correlation(x, B, 0.005)
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad.isfinite().all()

@@ -1,0 +1,260 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sonant.clips import Clips
+from sonant.errors import SonantError, UsageError
+from sonant.media.read import Media
+from sonant.methods.classify import supervised_small
+from sonant.methods.mc3 import mc3_small
+from sonant.methods.method import Recipe
+from sonant.schedule import learning_rate
+from sonant.train import Stopped, train
+from toy import TINY, Toy, toy_clips
+
+CLIPS = 18
+SHORT = TINY | {"align_epochs": 3, "refine_epochs": 3}
+STEPS = 6
+"""Of each stage: 2 batches of 8 an epoch. There is a checkpoint after every second one."""
+
+
+class Signalling(Toy):
+    """Sends this process a signal at a read of a clip."""
+
+    def __init__(self, at: int, number: int) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def read(self, row: int, *, frames: int) -> Media:
+        if self.reads == self.at:
+            os.kill(os.getpid(), self.number)
+        return super().read(row, frames=frames)
+
+
+def run(folder: Path, media: Toy | None = None, clips: Clips | None = None, **more: Any) -> None:
+    arguments = SHORT | more
+    train(
+        mc3_small,
+        arguments,
+        clips or toy_clips(CLIPS),
+        folder,
+        media=media or Toy(),
+        workers=0,
+        save_every=2,
+    )
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def places(folder: Path) -> list[tuple[str, int]]:
+    return [(line["stage"], line["step"]) for line in log(folder)]
+
+
+WHOLE = [(stage, step) for stage in ("align", "refine") for step in range(STEPS)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder)
+    return folder
+
+
+def in_another_process(work: Callable[[], None]) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_run_is_recorded(trained: Path) -> None:
+    record = json.loads((trained / "record.json").read_text())
+    assert record["recipe"] == "sonant.methods.mc3:mc3_small"
+    assert record["arguments"]["batch"] == 8
+    assert record["arguments"]["temperature"] == 0.07
+    assert (record["clips"], record["precision"]) == (CLIPS, "fp32")
+    assert record["data"] == toy_clips(CLIPS).digest()
+    assert places(trained) == WHOLE
+    line = log(trained)[0]
+    assert set(line) >= {"loss", "terms", "gradient", "rate", "clips_per_second", "waiting"}
+    assert set(line["cosine"]) == {"audio-video", "audio-text", "video-text"}
+    assert set(line["rank"]) == {"audio", "video", "text"}
+    assert log(trained)[-1]["terms"].keys() == {"contrastive", "consensus"}
+    assert line["loss"] == pytest.approx(sum(line["terms"].values()))
+    for stage, peak in (("align", 1e-3), ("refine", 5e-4)):
+        rates = [line["rate"] for line in log(trained) if line["stage"] == stage]
+        wanted = (learning_rate(s, steps=STEPS, peak=peak, warmup=0.05) for s in range(STEPS))
+        assert rates == pytest.approx(list(wanted))
+
+
+def test_the_same_call_learns_the_same_and_another_seed_does_not(
+    trained: Path, tmp_path: Path
+) -> None:
+    run(tmp_path / "again")
+    run(tmp_path / "other", seed=1)
+    assert weights(tmp_path / "again") == weights(trained)
+    assert weights(tmp_path / "other") != weights(trained)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "refine.safetensors").read_bytes()
+
+
+def test_a_finished_run_is_left_alone(trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    toy = Toy()
+    run(trained, toy)
+    assert toy.reads == 0
+    assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
+
+
+@pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 2), (2, STEPS + 2)])
+def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
+    seed: int, first: int, trained: Path, tmp_path: Path
+) -> None:
+    """At a random clip: of all, or after a checkpoint within the first or the last stage."""
+    at = random.Random(seed).randrange(8 * first, 8 * (STEPS if 0 < first < STEPS else 2 * STEPS))
+    killer = Signalling(at, signal.SIGKILL)
+    assert in_another_process(lambda: run(tmp_path, killer)) == -signal.SIGKILL
+    run(tmp_path)
+    assert weights(tmp_path) == weights(trained)
+    assert places(tmp_path) == WHOLE
+    assert [line["loss"] for line in log(tmp_path)] == [line["loss"] for line in log(trained)]
+
+
+def test_sigterm_saves_stops_and_lets_go_on(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="saved at step 2 of refine; the same command goes on"):
+        run(tmp_path, Signalling(8 * (STEPS + 1) + 2, signal.SIGTERM))
+    assert places(tmp_path) == WHOLE[: STEPS + 2]
+    assert not (tmp_path / "refine.safetensors").exists()
+    run(tmp_path)
+    assert weights(tmp_path) == weights(trained)
+
+
+def test_sigint_saves_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Signalling(2, signal.SIGINT))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_epochs_leave_the_weights_as_initialised(tmp_path: Path) -> None:
+    run(tmp_path, align_epochs=0, refine_epochs=0)
+    tokenizer_size = load_file(tmp_path / "refine.safetensors")["towers.text.encoder.words.weight"]
+    assert weights(tmp_path) == (tmp_path / "align.safetensors").read_bytes()
+    assert len(tokenizer_size)
+
+
+def test_another_run_in_the_folder_is_refused(trained: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)another run.*temperature: 0.07 there, 0.1 wanted"):
+        run(trained, temperature=0.1)
+    with pytest.raises(UsageError, match=r"clips: 18 others there, 24 wanted"):
+        run(trained, clips=toy_clips(24))
+    with pytest.raises(UsageError, match=r"recipe: sonant.methods.mc3:mc3_small there"):
+        train(supervised_small, TINY, toy_clips(CLIPS), trained, media=Toy(), workers=0)
+
+
+def test_wrong_use_leaves_no_record(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'depth'; it takes align_ep"):
+        run(tmp_path, depth=3)
+    with pytest.raises(UsageError, match="18 clips fill no batch of 32"):
+        run(tmp_path, batch=32)
+    bad = toy_clips(CLIPS).quarantined({"c3": "no sound"})
+    with pytest.raises(UsageError, match="quarantined"):
+        run(tmp_path, clips=bad)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path, Signalling(2, signal.SIGTERM))
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    last["model"]["towers.audio.head.weight"] = torch.zeros(2, 2)
+    torch.save(last, tmp_path / "last.pt")
+    with pytest.raises(UsageError, match=r"another shape:\n  towers.audio.head.weight: \(2, 2\)"):
+        run(tmp_path)
+
+
+class Poisoned(Toy):
+    """The sound of two clips is too loud for float32."""
+
+    def read(self, row: int, *, frames: int) -> Media:
+        media = super().read(row, frames=frames)
+        if row in (5, 11):
+            media.samples[:] *= 1e30
+        return media
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
+    said = r"contrastive, gradient not finite at step \d of align, .* not finite: c(5|11)"
+    with pytest.raises(SonantError, match=said):
+        run(tmp_path, Poisoned())
+    assert not (tmp_path / "align.safetensors").exists()
+
+
+def test_a_checkpoint_without_a_record_is_not_taken_over(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes((trained / "last.pt").read_bytes())
+    with pytest.raises(UsageError, match=r"holds a checkpoint but no record\.json"):
+        run(tmp_path)
+
+
+def test_bf16_trains_and_is_recorded(trained: Path, tmp_path: Path) -> None:
+    run(tmp_path, precision="bf16")
+    assert json.loads((tmp_path / "record.json").read_text())["precision"] == "bf16"
+    assert weights(tmp_path) != weights(trained)
+    losses = [[line["loss"] for line in log(folder)] for folder in (tmp_path, trained)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def dropping(tokenizer: Any, **arguments: Any) -> Recipe:
+    """MC3 that drops features at random."""
+    recipe = mc3_small(tokenizer, **arguments)
+    tower = recipe.method.towers["video"]
+    recipe.method.towers["video"] = torch.nn.Sequential(tower, torch.nn.Dropout(0.3))
+    return recipe
+
+
+def test_random_numbers_go_on_too(tmp_path: Path) -> None:
+    def go(folder: Path, media: Toy) -> None:
+        more = {"align_epochs": 2, "refine_epochs": 0}
+        train(dropping, TINY | more, toy_clips(CLIPS), folder, media=media, workers=0)
+
+    go(tmp_path / "whole", Toy())
+    with pytest.raises(Stopped):
+        go(tmp_path / "parts", Signalling(12, signal.SIGTERM))
+    torch.rand(7)
+    go(tmp_path / "parts", Toy())
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def still_video(tokenizer: Any, **arguments: Any) -> Recipe:
+    """MC3 whose video tower stands still."""
+    recipe = mc3_small(tokenizer, **arguments)
+    stages = recipe.method.stages
+    recipe.method.stages = tuple(
+        type(stage)(stage.name, stage.epochs, frozenset({"audio", "text"})) for stage in stages
+    )
+    return recipe
+
+
+def test_only_the_towers_of_a_stage_move(tmp_path: Path) -> None:
+    more = {"align_epochs": 1, "refine_epochs": 0}
+    train(still_video, TINY | more, toy_clips(CLIPS), tmp_path, media=Toy(), workers=0)
+    run(tmp_path / "fresh", align_epochs=0, refine_epochs=0)
+    before = load_file(tmp_path / "fresh" / "refine.safetensors")
+    after: dict[str, Tensor] = load_file(tmp_path / "refine.safetensors")
+    moved = {name.split(".")[1] for name in after if not after[name].equal(before[name])}
+    assert moved == {"audio", "text"}

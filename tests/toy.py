@@ -1,0 +1,51 @@
+"""Clips whose sound, pictures and words go together, made up on the fly: for tests of learning."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sonant.clips import Clips
+from sonant.media.read import Media
+from sonant.types import Clip
+
+VERBS = ("cut", "wash", "rub")
+RATE = 16000
+TINY = {"frames": 2, "size": 32, "jitter": 2, "seconds": 0.3, "tokens": 6, "batch": 8, "width": 16}
+"""Arguments that make a recipe small."""
+
+
+def toy_clips(n: int) -> Clips:
+    """Clips of three verbs in turn, every second one sounding, twenty a video."""
+    rows = [
+        Clip(
+            id=f"c{i}",
+            video=f"v{i // 20}.mp4",
+            start=float(i % 20),
+            end=i % 20 + 1.0,
+            text=f"#C C {VERBS[i % 3]}s the {('cup', 'pot')[i % 2]}",
+            split="train",
+            labels={"verb": VERBS[i % 3], "sounding": i % 2 == 0},
+        )
+        for i in range(n)
+    ]
+    return Clips.of(rows, root=Path())
+
+
+class Toy:
+    """Reads toy clips, and counts how often."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self, row: int, *, frames: int) -> Media:
+        self.reads += 1
+        random = np.random.default_rng(row)
+        pixels = random.integers(0, 80, (frames, 36, 40, 3), dtype=np.uint8)
+        for time in range(frames):
+            left = 8 * time + 5 * (row % 3)
+            pixels[time, :, left : left + 6] = 220
+        wave = 0.01 * random.standard_normal(int(0.3 * RATE))
+        if row % 2 == 0:
+            wave += np.sin(np.arange(wave.size) * (0.1 + 0.2 * (row % 3)))
+        times = np.arange(frames) * 0.1
+        return Media(pixels, times, wave.astype(np.float32), 0.0, RATE)
