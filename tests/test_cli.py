@@ -1,0 +1,146 @@
+"""The commands as a person uses them: exit codes, messages, the whole way on a small world."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sonant.cli import COMMANDS, main
+from sonant.clips import Clips
+from sonant.demo import commands
+from sonant.features import Features
+from sonant.sources.world import world
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["sing"], 2, "no such command; there are world, index"),
+        (["index", "folder", "nowhere"], 2, "nowhere: no such folder"),
+        (["index", "world", "nowhere"], 2, "no truth.csv there"),
+        (["pack", "nowhere.parquet", "out"], 2, "no such clip table"),
+        (["train", "mc3-small", "nowhere", "run"], 2, "no such clip table"),
+        (["embed", "nowhere", "nowhere", "f.parquet"], 2, "no such clip table"),
+        (["report", "nowhere.json"], 2, "no such report"),
+    ],
+)
+def test_wrong_use_exits_with_2(
+    words: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == code
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_an_unknown_flag_exits_with_2() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["pack", "--fast"])
+    assert caught.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's commands on a world of four videos, with short training."""
+    out = tmp_path_factory.mktemp("demo")
+    for words in small(out):
+        assert main(words) == 0, words
+    return out
+
+
+def small(out: Path) -> list[list[str]]:
+    short = {"mc3-small": ["--batch", "16", "--align-epochs", "1", "--refine-epochs", "1"]}
+    short["supervised-small"] = ["--batch", "16", "--epochs", "1"]
+    lines = commands(out, videos=4, seed=0)
+    return [
+        [*words, *short[words[1]]] if words[0] == "train" and "untrained" not in words[3] else words
+        for words in lines
+    ]
+
+
+@pytest.mark.slow
+def test_the_whole_way(done: Path) -> None:
+    found = json.loads((done / "report.json").read_text())
+    names = {row["name"] for row in found["discovery"]["rows"]}
+    assert {"MC3", "untrained", "verb prior", "supervised, audio"} <= names
+    page = (done / "report.html").read_text()
+    assert page.count("data:video/mp4;base64") >= 2
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [
+        *done.glob("pack/*.tar"),
+        *done.glob("runs/*/*.safetensors"),
+        *done.glob("world/**/*.mp4"),
+    ]
+    kept += done.glob("runs/*/features.parquet")
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    for words in small(done):
+        if words[0] not in ("score", "report"):
+            assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+
+@pytest.mark.slow
+def test_a_run_folder_of_another_recipe_is_refused(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "mc3-small", str(done / "pack"), str(done / "runs" / "MC3"), "--seed", "7"]
+    assert main(words) == 2
+    assert "seed: 0 there, 7 wanted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_odd_videos_end_in_features_or_in_quarantine(
+    done: Path, sonant_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, packed = tmp_path / "clips.parquet", tmp_path / "pack"
+    features, found = tmp_path / "features.parquet", tmp_path / "report.json"
+    for line in (
+        f"index folder {sonant_data / 'odd_videos'} --out {clips}",
+        f"pack {clips} {packed}",
+        f"embed {done / 'runs' / 'MC3'} {packed} {features}",
+        f"score discovery {packed} --features MC3={features} --split all --reference-split all "
+        f"--out {found}",
+        f"report {found} {tmp_path / 'report.html'} --pack {packed}",
+    ):
+        assert main(line.split()) == 0, line
+    table = Clips.read(packed / "clips.parquet")
+    good = table.where(quarantined=False)
+    assert set(Features.read(features).ids) == set(good.column("id"))
+    reasons = dict(zip(table.column("video"), table.column("quarantine"), strict=True))
+    assert "no audio stream" in reasons["mdn_bug_noaudio.mp4"]
+    assert "no video stream" in reasons["audio_only_6ch.mp4"]
+    embedded = set(good.column("video"))
+    assert {"soundofwater_pouring.mp4", "tears_of_steel_70s_vp8.webm", "chaplin.mp4"} <= embedded
+    assert "in quarantine" in capsys.readouterr().out
+
+
+def test_importing_the_command_is_quick_because_it_does_not_load_torch() -> None:
+    code = "import sys, sonant.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_sounding_world_is_indexed_with_its_truth(tmp_path: Path) -> None:
+    world(tmp_path / "w", videos=1, seed=3)
+    assert main(["index", "world", str(tmp_path / "w"), "--out", str(tmp_path / "c.parquet")]) == 0
+    clips = Clips.read(tmp_path / "c.parquet")
+    assert {"sounding", "case", "verb", "noun", "group"} <= set(clips.labels)
+    assert None not in clips.column("sounding")
