@@ -12,7 +12,7 @@ import sonant
 PACKAGE = Path(sonant.__file__).parent
 LAYERS = [
     {"errors"},
-    {"types", "files"},
+    {"types", "files", "processes"},
     {"clips", "features"},
     {"media"},
     {"data", "sources", "metrics"},

@@ -5,22 +5,29 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from sonant import __version__
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
+from sonant.features import Features
+from sonant.files import why
 
 Command = Callable[..., None]
 console = Console(quiet=os.environ.get("RANK", "0") != "0")
@@ -140,7 +147,7 @@ def pack(
     clips: ClipTable,
     out: Out,
     *,
-    frame_rate: float = 8.0,
+    frame_rate: float = 16.0,
     short_side: int = 112,
     rate: int = 16000,
     workers: int = 2,
@@ -224,15 +231,18 @@ def score_discovery(
         seed: of the bootstrap over videos.
     """
     from sonant import report
-    from sonant.features import Features
     from sonant.media.pack import Pack
     from sonant.tasks.agreement import agreement, examples
     from sonant.tasks.discovery import discovery
     from sonant.tasks.trivial import trivial as measure
 
+    asked = (features, baselines, trivial, split, reference_split, temperature, seed)
+    made_from = {"discovery": _key(asked, pack, *named(features + baselines).values())}
+    if report.holds(out, made_from) and (scores is None or scores.is_file()):
+        console.print(report.discovery_table(report.read(out)))
+        return
     clips = Pack.open(pack).clips
-    models = {name: Features.read(path) for name, path in named(features).items()}
-    beside = {name: Features.read(path) for name, path in named(baselines).items()}
+    models, beside = features_of(clips, features), features_of(clips, baselines)
     measured = measure(clips, pack, pack / "trivial.parquet")
     chosen = None if split == "all" else split
     bank = None if reference_split == "all" else reference_split
@@ -256,7 +266,7 @@ def score_discovery(
         scored.write(scores)
     pair = "AV raw" if "AV raw" in scored.scores else "AL raw"
     shown = examples(scored, clips, measured, score=pair)
-    report.save(out, clips=clips, discovery=found, examples=shown)
+    report.save(out, clips=clips, discovery=found, examples=shown, made_from=made_from)
     console.print(report.discovery_table(report.read(out)))
 
 
@@ -284,14 +294,17 @@ def score_retrieval(
         seed: of the halves, the permutations and the bootstrap.
     """
     from sonant import report
-    from sonant.features import Features
     from sonant.media.pack import Pack
     from sonant.tasks.retrieval import retrieval
 
+    asked = (features, split, reference_split, centred, more_than, seed)
+    made_from = {"retrieval": _key(asked, pack, *named(features).values())}
+    if report.holds(out, made_from):
+        console.print(report.retrieval_table(report.read(out)))
+        return
     clips = Pack.open(pack).clips
-    models = {name: Features.read(path) for name, path in named(features).items()}
     found = retrieval(
-        models,
+        features_of(clips, features),
         clips,
         split=None if split == "all" else split,
         reference_split=None if reference_split == "all" else reference_split,
@@ -299,7 +312,7 @@ def score_retrieval(
         more_than=more_than,
         seed=seed,
     )
-    report.save(out, clips=clips, retrieval=found)
+    report.save(out, clips=clips, retrieval=found, made_from=made_from)
     console.print(report.retrieval_table(report.read(out)))
 
 
@@ -328,7 +341,33 @@ def named(pairs: tuple[str, ...]) -> dict[str, Path]:
     split = [pair.partition("=") for pair in pairs]
     if wrong := [pair for pair, (name, _, path) in zip(pairs, split, strict=True) if not path]:
         raise UsageError(f"{wrong[0]!r} is not of the form NAME=FILE, such as mc3=features.parquet")
+    names = [name for name, _, _ in split]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{repeated[0]!r} is the name of more than one file; names are unique")
     return {name: Path(path) for name, _, path in split}
+
+
+def features_of(clips: Clips, pairs: tuple[str, ...]) -> dict[str, Features]:
+    """Read NAME=FILE features, all of just these clips."""
+    wanted = clips.where(quarantined=False).packed_digest()
+    found = {name: Features.read(path) for name, path in named(pairs).items()}
+    for name, features in found.items():
+        if features.data not in ("", wanted):
+            raise UsageError(
+                f"{named(pairs)[name]}: holds features of other clips, or of another pack of these; "
+                "`sonant embed` makes those of this pack"
+            )
+    return found
+
+
+def _key(asked: object, pack: Path, *features: Path) -> str:
+    """Hash of what a score is asked for and of the files that it is made from."""
+    hash = hashlib.sha256(f"{__version__} {asked!r}".encode())
+    for path in (pack / "clips.parquet", *features):
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        hash.update(hashlib.sha256(path.read_bytes()).digest())
+    return hash.hexdigest()
 
 
 def doctor() -> None:
@@ -487,7 +526,7 @@ def show_quarantine(clips: Clips) -> None:
     table = Table(title=f"{len(bad)} of {len(clips)} clips in quarantine", title_justify="left")
     table.add_column("reason")
     table.add_column("clips", justify="right")
-    table.add_column("the first")
+    table.add_column("the first", overflow="fold")
     groups: dict[str, list[str]] = {}
     for id, reason in zip(bad.column("id"), bad.column("quarantine"), strict=True):
         groups.setdefault(reason, []).append(id)
@@ -496,20 +535,37 @@ def show_quarantine(clips: Clips) -> None:
     console.print(table)
 
 
+class Terminated(BaseException):
+    """SIGTERM came; raised so that open files, folders and workers are left in order."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch("sonant", COMMANDS, words)
     except UsageError as error:
         return _fail(error, 2)
     except SonantError as error:
         return _fail(error, 1)
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {why(error)}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this stopped", 130)
+    except Terminated:
+        return _fail("told to end; the same command goes on where this stopped", 143)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _dispatch(prog: str, commands: Mapping[str, Command | Group], words: list[str]) -> int:
+    if words == ["--version"]:
+        console.print(f"sonant {__version__}", highlight=False)
+        return 0
     if not words or words[0] in ("-h", "--help"):
         _help(prog, commands)
         return 0 if words else 2
@@ -532,5 +588,6 @@ def _help(prog: str, commands: Mapping[str, Command | Group]) -> None:
 
 
 def _fail(message: object, code: int) -> int:
-    Console(stderr=True).print(f"sonant: {message}", style="red", markup=False, highlight=False)
+    told = Console(stderr=True)
+    told.print(f"sonant: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     return code

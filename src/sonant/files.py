@@ -18,7 +18,13 @@ _REASONS = {
     errno.EROFS: "the disk is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
 }
+
+
+def why(error: OSError) -> str:
+    """What an error of the file system means, in words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Parent folders are made. A failure leaves the old file, if any, and no partial one.
 
     Raises:
-        SonantError: the disk is full or the folder cannot be written.
+        SonantError: the disk is full, or the path cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -38,9 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        if error.errno not in _REASONS:
-            raise
-        raise SonantError(f"{path}: cannot be written: {_REASONS[error.errno]}") from error
+        raise SonantError(f"{path}: cannot be written: {why(error)}") from error
     finally:
         if partial.exists():
             partial.unlink()

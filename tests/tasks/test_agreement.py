@@ -41,14 +41,19 @@ def test_a_large_bank_is_thinned_evenly(
     assert len(set(reference.ids)) == 13
 
 
-@pytest.mark.parametrize("split", [None, "val"])
-def test_without_a_reference_the_judged_clips_are_it(
-    table: Clips, model: Features, split: str | None
-) -> None:
+def test_without_a_reference_the_judged_clips_are_it(table: Clips, model: Features) -> None:
     judged = table.where(split="test")
-    reference, words = task.bank(model, table, judged, split)
+    reference, words = task.bank(model, table, judged, None)
     assert words == "the 120 judged clips themselves"
     assert reference.ids.tolist() == judged.column("id").tolist()
+
+
+def test_a_reference_that_is_not_there_is_no_other(table: Clips, model: Features) -> None:
+    judged = table.where(split="test")
+    with pytest.raises(UsageError, match="'val'; the splits there are: 'test', 'train'"):
+        task.bank(model, table, judged, "val")
+    with pytest.raises(UsageError, match="none of the 120 good clips of split 'train'"):
+        task.bank(model.of_clips(judged.column("id")), table, judged, "train")
 
 
 def test_a_missing_modality_has_no_columns(table: Clips, model: Features) -> None:

@@ -51,6 +51,7 @@ def save(
     discovery: Discovery | None = None,
     retrieval: Retrieval | None = None,
     examples: Mapping[str, Sequence[Example]] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Write what was found as JSON, NaN as null, or add it to what the file holds already.
 
@@ -62,6 +63,7 @@ def save(
         discovery: of `tasks.discovery`.
         retrieval: of `tasks.retrieval`.
         examples: of `tasks.agreement.examples`.
+        made_from: name of a part to a hash of all that it was made from; see `holds`.
 
     Raises:
         TableError: the file is there and is no report of this version.
@@ -75,10 +77,19 @@ def save(
         "version": VERSION,
         "made by": f"sonant {version('sonant')}",
         "clips": about,
+        "made from": {**kept.get("made from", {}), **(made_from or {})},
         **{name: kept.get(name) if value is None else value for name, value in given.items()},
     }
     with replacing(path) as partial:
         partial.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+
+
+def holds(path: Path | str, made_from: Mapping[str, str]) -> bool:
+    """Whether a report is there whose parts were made from just this."""
+    if not Path(path).is_file():
+        return False
+    there = read(path)["made from"]
+    return all(there.get(part) == key for part, key in made_from.items())
 
 
 def read(path: Path | str) -> dict[str, Any]:

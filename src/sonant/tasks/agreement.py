@@ -156,18 +156,25 @@ def bank(
 ) -> tuple[Features, str]:
     """The features to compare with, and what they are, in words.
 
-    They are those of the split's good clips, evenly thinned to `BANK`; or of the judged clips
-    themselves, where no split is named or none of it is embedded.
+    They are those of the split's good clips, evenly thinned to `BANK`; or, where no split is named,
+    of the judged clips themselves.
+
+    Raises:
+        UsageError: there is no such split, or none of it is embedded.
     """
-    splits = clips.column("split")
-    good = clips.column("quarantine") == ""
-    embedded = np.isin(clips.column("id").astype(str), features.ids.astype(str))
-    rows = np.flatnonzero((splits == reference_split) & good & embedded)
-    if not len(rows):
+    if reference_split is None:
         return features.of_clips(judged.column("id")), f"the {len(judged)} judged clips themselves"
+    reference = clips.where(split=reference_split).where(quarantined=False)
+    ids = reference.column("id")
+    rows = np.flatnonzero(np.isin(ids.astype(str), features.ids.astype(str)))
+    if not len(rows):
+        raise UsageError(
+            f"none of the {len(ids)} good clips of split {reference_split!r} is embedded, and "
+            "centred scores compare with them; embed them, or compare with the judged clips"
+        )
     kept = rows[np.linspace(0, len(rows) - 1, min(BANK, len(rows))).round().astype(int)]
     words = f"{len(kept)} of the {len(rows)}" if len(kept) < len(rows) else f"the {len(rows)}"
-    return features.of_clips(clips.column("id")[kept]), f"{words} clips of split {reference_split}"
+    return features.of_clips(ids[kept]), f"{words} clips of split {reference_split}"
 
 
 def sounding(clips: Clips) -> list[bool | None]:

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from sonant.errors import UsageError
 from sonant.files import replacing
+from sonant.processes import die_with_parent
 from sonant.sources.world import laws
 from sonant.sources.world.oracle import SYNC_TIMES, sync_video
 from sonant.sources.world.picture import frames
@@ -134,7 +135,7 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=die_with_parent) as pool:
         yield pool.map
 
 
