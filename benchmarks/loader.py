@@ -4,8 +4,9 @@
 
 Packs the video of benchmarks/pack.py at a short side of 224, then measures in one run, on one
 thread: `Pack.read` of 4 frames and 1.5 s of sound, Pillow decoding just the same JPEG frames from
-memory, and PyAV opening the video and seeking for every clip. All rates are per second of processor
-time. Wanted: pack / seek at least 20, pack / bare at least 0.5 (clips per second).
+memory, and PyAV opening the video and seeking for every clip. They take turns and the best of each
+counts. All rates are per second of processor time. It ends with 1 unless pack / seek is at least 20
+and pack / bare 0.5 (clips per second).
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
 
-from pack import CLIP, make_video, narrated, processor_seconds, seek_clips
+from pack import CLIP, least, make_video, narrated, seek_clips, tell
 from sonant.clips import Clips
 from sonant.media.pack import Pack, pack
 
 FRAMES, SIZE = 4, 224
+LOADS = 10
+"""Times that every clip is loaded in a run: processor time comes in steps of 10 ms."""
+DEMANDS = {"pack / seek": 20.0, "pack / bare": 0.5}
 
 
 def jpegs(folder: Path, clips: Clips) -> list[list[bytes]]:
@@ -49,11 +55,11 @@ def decode(files: list[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]
     return np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
     parser.add_argument("--video", type=Path, help="keep the video here, or use it if it is there")
-    parser.add_argument("--repeat", type=int, default=5, help="times that every clip is loaded")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of which the best counts")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -66,13 +72,14 @@ def main() -> None:
         clips = pack(narrated(path.parent, path.name, seconds), folder, short_side=SIZE, workers=1)
         files = jpegs(folder, clips)
         there = Pack(clips, folder)
-        loads = [row for _ in range(arguments.repeat) for row in range(len(clips))]
+        loads = [row for _ in range(LOADS) for row in range(len(clips))]
         sought = np.random.default_rng(0).permutation(clips.column("start"))[:20]
-        spent = {
-            "pack": processor_seconds(lambda: [there.read(row, frames=FRAMES) for row in loads]),
-            "bare": processor_seconds(lambda: [decode(files[row]) for row in loads]),
-            "seek": processor_seconds(lambda: seek_clips(path, sought, FRAMES, SIZE)),
+        works: dict[str, Callable[[], object]] = {
+            "pack": lambda: [there.read(row, frames=FRAMES) for row in loads],
+            "bare": lambda: [decode(files[row]) for row in loads],
+            "seek": lambda: seek_clips(path, sought, FRAMES, SIZE),
         }
+        spent = least(works, arguments.repeat)
     rates = {
         "pack": len(loads) / spent["pack"],
         "bare": len(loads) / spent["bare"],
@@ -87,11 +94,8 @@ def main() -> None:
         "pack / seek": rates["pack"] / rates["seek"],
         "pack / bare": rates["pack"] / rates["bare"],
     }
-    for name, value in figures.items():
-        print(f"{name:>18} {value:10.3f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return tell(figures, DEMANDS, arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,8 +5,13 @@
 Makes a 720p video (H.264 with B-frames, AAC) with a clip of 1.5 s every 2 s, then measures in one
 run, each on one thread: PyAV decoding the file and nothing else, `pack` with one worker (its start
 included), and opening the file and seeking for every clip, once with bare PyAV and once with
-`sonant.media.read`. All rates are per second of processor time, so that other work on the machine
-does not count. Wanted: pack / decode at least 0.7 (frames), pack / seek at least 3 (clips).
+`sonant.media.read`, for as many frames a clip as `pack` keeps. They take turns and the best of each
+counts. All rates are per second of processor time, so that other work on the machine does not
+count. It ends with 1 unless pack / decode is at least 0.7 (frames) and pack / seek 3 (clips).
+
+With a key frame every 250 frames, a seek decodes 4.2 s before the clip on average: 5.8 s a clip,
+where the pass has 2 s. So 3 is more than a pass that decodes every picture can have; `pack` leaves
+out those that nothing is made from, but has to scale and store the others.
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,9 @@ from sonant.types import Clip
 
 WIDTH, HEIGHT, FRAME_RATE, RATE = 1280, 720, 30, 48_000
 CLIP, EVERY = 1.5, 2.0
+FRAMES, SIZE = 24, 112
+"""What `pack` keeps of a clip by default."""
+DEMANDS = {"pack / decode": 0.7, "pack / seek": 3.0}
 
 
 def make_video(path: Path, seconds: float) -> None:
@@ -121,11 +131,28 @@ def processor_seconds(work: Callable[[], object]) -> float:
     return sum(os.times()[:4]) - before
 
 
-def main() -> None:
+def least(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The least processor time that each work takes, in rounds in which all take turns."""
+    spent = [{name: processor_seconds(work) for name, work in works.items()} for _ in range(rounds)]
+    return {name: min(each[name] for each in spent) for name in works}
+
+
+def tell(figures: Mapping[str, float], demands: Mapping[str, float], out: Path | None) -> int:
+    """Print figures with what is demanded of them, and write them; 1 if one is missed, else 0."""
+    for name, value in figures.items():
+        wanted = f"  at least {demands[name]:g} wanted" if name in demands else ""
+        missed = ": MISSED" if value < demands.get(name, value) else ""
+        print(f"{name:>18} {value:10.3f}{wanted}{missed}")
+    if out:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+    return int(any(figures[name] < demand for name, demand in demands.items()))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
     parser.add_argument("--video", type=Path, help="keep the video here, or use it if it is there")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of which the best counts")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of which the best counts")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -138,18 +165,14 @@ def main() -> None:
         starts = clips.column("start")
         sought = np.random.default_rng(0).permutation(starts)[:30]
         frames = seconds * FRAME_RATE
-        rounds = []
-        for number in range(arguments.repeat):
-            to = Path(folder) / f"pack{number}"
-            rounds.append(
-                {
-                    "decode": processor_seconds(lambda: decode_only(path)),
-                    "pack": processor_seconds(lambda to=to: pack(clips, to, workers=1)),  # type: ignore[misc]
-                    "seek": processor_seconds(lambda: seek_clips(path, sought, 12, 112)),
-                    "read": processor_seconds(lambda: read_clips(path, sought, 12, 112)),
-                }
-            )
-    spent = {name: min(each[name] for each in rounds) for name in rounds[0]}
+        numbers = count()
+        works = {
+            "decode": lambda: decode_only(path),
+            "pack": lambda: pack(clips, Path(folder) / f"pack{next(numbers)}", workers=1),
+            "seek": lambda: seek_clips(path, sought, FRAMES, SIZE),
+            "read": lambda: read_clips(path, sought, FRAMES, SIZE),
+        }
+        spent = least(works, arguments.repeat)
     figures = {
         "video seconds": seconds,
         "clips": len(clips),
@@ -162,11 +185,8 @@ def main() -> None:
         "pack / seek": len(clips) / spent["pack"] * spent["seek"] / len(sought),
         "pack / read": len(clips) / spent["pack"] * spent["read"] / len(sought),
     }
-    for name, value in figures.items():
-        print(f"{name:>16} {value:10.3f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return tell(figures, DEMANDS, arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
 
-from sonant.cli import COMMANDS, Group, main  # noqa: E402  (the width must be set before)
+from sonant.cli import COMMANDS, Group, main
 
 PAGE = Path(__file__).with_name("commands.md")
 

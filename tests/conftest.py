@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Under this hook, every annotated shape in these modules is a check.
-SHAPED = ["encoders", "methods", "metrics", "objectives", "distributed", "cluster"]
+SHAPED = ["encoders", "methods", "metrics", "objectives", "distributed", "data", "log"]
 install_import_hook([f"sonant.{module}" for module in SHAPED], "beartype.beartype").__enter__()
 
 

@@ -100,18 +100,20 @@ def test_unknown_split_and_column_name_what_there_is() -> None:
     videos=st.integers(3, 40),
     seed=st.integers(0, 2**32 - 1),
     train=st.floats(0.05, 0.9),
+    tested=st.floats(0.05, 0.95),
 )
-def test_split_is_by_video_and_fair(videos: int, seed: int, train: float) -> None:
-    rest = (1 - train) / 2
-    table = clips(videos, 2).split({"train": train, "val": rest, "test": rest}, seed=seed)
+def test_split_is_by_video_and_fair(videos: int, seed: int, train: float, tested: float) -> None:
+    shares = {"train": train, "val": (1 - train) * (1 - tested), "test": (1 - train) * tested}
+    table = clips(videos, 2).split(shares, seed=seed)
     split_of: dict[str, set[str]] = {}
     for clip in table:
         split_of.setdefault(clip.video, set()).add(clip.split)
     assert all(len(splits) == 1 for splits in split_of.values())
     counts = {name: sum(name in s for s in split_of.values()) for name in ("train", "val", "test")}
     assert all(counts.values())
-    assert abs(counts["train"] - train * videos) <= 2
-    again = clips(videos, 2).split({"train": train, "val": rest, "test": rest}, seed=seed)
+    wanted = {name: max(1, share * videos) for name, share in shares.items()}
+    assert all(abs(counts[name] - wanted[name]) <= 2 for name in shares)
+    again = clips(videos, 2).split(shares, seed=seed)
     assert again.table.equals(table.table)
 
 
@@ -131,6 +133,14 @@ def test_join_adds_labels_and_keeps_rows() -> None:
         clips().join(pa.concat_tables([labels, labels]))
     with pytest.raises(TableError, match="no column 'id'"):
         clips().join(pa.table({"key": ["a"]}))
+
+
+def test_another_pack_of_the_same_clips_has_another_packed_digest() -> None:
+    table = clips()
+    packs = [table.with_packed({"v0:0": ("a.tar", 512, size)}) for size in (99, 99, 98)]
+    assert len({pack.digest() for pack in packs}) == 1
+    assert packs[0].packed_digest() == packs[1].packed_digest() != packs[2].packed_digest()
+    assert table.packed_digest() == table.digest() != packs[0].packed_digest()
 
 
 def test_where_combines() -> None:

@@ -1,5 +1,7 @@
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from sonant.data import Examples, Request, Views, loader, order, partly, request
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
-from toy import Toy, toy_clips
+from sonant.types import Modality
+from toy import Toy, packed_toys, toy_clips
 
 ALL = ("audio", "video", "text")
 
@@ -131,9 +134,69 @@ def test_what_was_not_saved_to_the_cache_is_made_again(tmp_path: Path) -> None:
 
 
 def test_other_views_and_other_clips_have_another_cache(tmp_path: Path) -> None:
-    for clips, v in ((toy_clips(12), views()), (toy_clips(9), views()), (toy_clips(12), views(1))):
-        Examples(clips, Toy(), v, ALL, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    ways = [(toy_clips(12), views()), (toy_clips(9), views()), (toy_clips(12), views(1))]
+    ways += [(packed_toys(12), views()), (packed_toys(12, size=1024), views())]
+    for clips, v in ways:
+        assert Examples(clips, Toy(), v, ALL, cache=tmp_path).kept
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_cache_that_cannot_be_kept_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    said = r"cache/\w+: decoded clips cannot be kept there \(a part of .*`--no-cache` decodes"
+    examples = Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path / "cache")
+    with pytest.raises(SonantError, match=said):
+        list(loader(examples, [Request(np.arange(4))], workers=0))
+
+
+class Asked(Toy):
+    """Notes how many frames are asked for."""
+
+    def read(self, row: int, *, frames: int) -> Media:
+        self.frames = frames
+        return super().read(row, frames=frames)
+
+
+@pytest.mark.parametrize(("modalities", "frames"), [(ALL, 2), (("audio",), 0), (("video",), 2)])
+def test_pictures_are_decoded_for_those_who_look(
+    modalities: tuple[Modality, ...], frames: int
+) -> None:
+    asked = Asked()
+    assert set(Examples(toy_clips(3), asked, views(), modalities).available(0)) == set(modalities)
+    assert asked.frames == frames
+
+
+class Packed(Toy):
+    """Clips of which so many frames were packed, at a side of 36 pixels; the first is smaller."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def read(self, row: int, *, frames: int) -> Media:
+        whole = super().read(row, frames=self.frames)
+        chosen = (2 * np.arange(frames) + 1) * self.frames // (2 * frames)
+        pixels = whole.frames[chosen, : 36 if row else 20]
+        return Media(pixels, whole.frame_times[chosen], whole.samples, 0.0, whole.rate)
+
+
+def test_views_larger_than_the_pack_are_refused_before_training() -> None:
+    def check(jitter: int, frames: int, modalities: tuple[Modality, ...] = ALL) -> None:
+        Examples(toy_clips(12), Packed(frames), views(jitter), modalities).check_media()
+
+    check(2, frames=2)
+    check(2, frames=5)
+    check(3, frames=1, modalities=("audio", "text"))
+    with pytest.raises(UsageError, match=r"1 different frames and 2 are wanted.*`--frame-rate`"):
+        check(2, frames=1)
+    with pytest.raises(UsageError, match=r"36 pixels and 38 are wanted .*`--short-side`"):
+        check(3, frames=2)
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"size": 0}, {"jitter": -1}, {"seconds": 0.0}])
+def test_impossible_views_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be"):
+        replace(views(), **wrong)
 
 
 def test_modalities_are_kept_apart(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sonant.distributed import gather, largest, rank, ranks
+from sonant.media.text import train_tokenizer
 from sonant.methods.classify import Supervised
 from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Method
 from sonant.objectives import consensus, contrastive
-from sonant.train import train
+from sonant.train import _movable, train
 from sonant.types import MODALITIES, Batch, Modality, Stage
 from toy import TINY, Toy, toy_clips
 
@@ -113,6 +114,9 @@ def everything(folder: Path) -> dict[str, dict[str, Any]]:
     found |= {stage: terms_and_gradients(m, stage) for stage, m in methods().items()}
     x = torch.arange(CLIPS)[rank() :: ranks()]
     found["gathered"] = {"rows": gather(x).sort().values, "largest": largest(x.max().clone())}
+    made = mc3_small(train_tokenizer(["cut"]), **TINY)
+    moved, _ = _movable(made, made.method.stages[0])
+    assert not getattr(moved, "broadcast_buffers", False), "labels are sent at each step"
     arguments = TINY | {"align_epochs": 1, "refine_epochs": 1}
     train(mc3_small, arguments, toy_clips(16), folder, media=Toy(), workers=0)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

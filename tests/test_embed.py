@@ -15,7 +15,7 @@ from sonant.media.read import Media
 from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import mc3_small
 from sonant.train import train
-from toy import TINY, Toy, toy_clips
+from toy import TINY, Toy, packed_toys, toy_clips
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,19 @@ def test_a_killed_embed_goes_on_to_the_same_file(
     assert toy.reads == 8
     embed(run, clips.where(np.arange(16) < 4), out, media=toy, workers=0)
     assert toy.reads == 12
+
+
+def test_clips_packed_anew_are_embedded_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(size: int) -> int:
+        toy = Toy()
+        embed(run, packed_toys(4, size=size), tmp_path / "f.parquet", media=toy, workers=0)
+        return toy.reads
+
+    assert [reads(512), reads(512), reads(1024)] == [4, 0, 4]
+    monkeypatch.setattr(embedding, "FRONT_END", "another")
+    assert [reads(1024), reads(1024)] == [4, 0]
 
 
 def test_supervised_runs_give_scores(tmp_path: Path) -> None:

@@ -18,6 +18,13 @@ def test_lines_after_the_position_are_taken_back(tmp_path: Path) -> None:
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 3.0]
 
 
+def test_the_position_is_right_before_the_first_line_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"0123456789")
+    with Log(path, keep=4) as log:
+        assert log.position() == 4
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with Log(None, keep=0) as log:
         log.begin("align", done=0, steps=1)

@@ -284,11 +284,27 @@ def test_centred_correlation_sees_no_scale_and_no_shift(
     torch.testing.assert_close(moved, cross_correlation(x, y, 0.01, centred=True))
 
 
-def test_a_closed_gate_correlates_with_nothing() -> None:
-    x = A.clone()
-    x[:, 1] = 0
+@quick
+@given(
+    st.integers(3, 300),
+    seeds,
+    st.booleans(),
+    st.floats(-9, 9),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_a_closed_gate_and_a_dead_unit_correlate_with_nothing(
+    n: int, seed: int, centred: bool, value: float, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(seed)
+    x, y = torch.randn(2, n, 4, dtype=dtype)
+    x[:, 1] = value if centred else 0
+    rest = [0, 2, 3]
+    among = cross_correlation(x[:, rest], y[:, rest], 0.1, centred=centred)
+    living, partner = (z - z.mean(0) if centred else z for z in (x[:, rest], y[:, 1:2]))
+    across = (F.normalize(living, dim=0).T @ F.normalize(partner, dim=0)).square().sum()
     x.requires_grad_()
-    loss = cross_correlation(x, B, 0.005)
+    loss = cross_correlation(x, y, 0.1, centred=centred)
     loss.backward()
-    assert loss.isfinite()
+    torch.testing.assert_close(loss.detach(), 1 + among + 0.1 * across)
     assert x.grad.isfinite().all()
+    assert not x.grad[:, 1].any()

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import sonant.train
+from sonant.checkpoint import RecipeFunction, check_same_data
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.methods.classify import supervised_small
-from sonant.methods.mc3 import mc3_small
+from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Recipe
 from sonant.schedule import learning_rate
 from sonant.train import Stopped, train
-from toy import TINY, Toy, toy_clips
+from sonant.types import Batch, Embeddings, Stage
+from toy import TINY, Toy, packed_toys, toy_clips
 
 CLIPS = 18
 SHORT = TINY | {"align_epochs": 3, "refine_epochs": 3}
@@ -41,16 +45,26 @@ class Signalling(Toy):
         return super().read(row, frames=frames)
 
 
-def run(folder: Path, media: Toy | None = None, clips: Clips | None = None, **more: Any) -> None:
-    arguments = SHORT | more
+def run(
+    folder: Path,
+    media: Toy | None = None,
+    clips: Clips | None = None,
+    *,
+    recipe: RecipeFunction = mc3_small,
+    workers: int = 0,
+    cache: Path | None = None,
+    save_every: int = 2,
+    **more: Any,
+) -> None:
     train(
-        mc3_small,
-        arguments,
+        recipe,
+        SHORT | more,
         clips or toy_clips(CLIPS),
         folder,
         media=media or Toy(),
-        workers=0,
-        save_every=2,
+        workers=workers,
+        cache=cache,
+        save_every=save_every,
     )
 
 
@@ -134,6 +148,29 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
     assert [line["loss"] for line in log(tmp_path)] == [line["loss"] for line in log(trained)]
 
 
+def test_a_killed_run_with_workers_and_a_cache_does_too(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the second epoch, when not all that is in the cache has been told of."""
+    killed = partial(run, tmp_path / "run", workers=2, cache=tmp_path / "cache")
+
+    def deadly(step: int, **more: Any) -> float:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learning_rate(step, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sonant.train, "learning_rate", deadly)
+        assert in_another_process(killed) == -signal.SIGKILL
+    assert places(tmp_path / "run") == WHOLE[:3]
+    killed()
+    assert weights(tmp_path / "run") == weights(trained)
+    assert places(tmp_path / "run") == WHOLE
+    toy = Toy()
+    run(tmp_path / "again", toy, cache=tmp_path / "cache")
+    assert toy.reads == 1, "only the look at one clip before training"
+
+
 def test_sigterm_saves_stops_and_lets_go_on(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="saved at step 2 of refine; the same command goes on"):
         run(tmp_path, Signalling(8 * (STEPS + 1) + 2, signal.SIGTERM))
@@ -162,8 +199,25 @@ def test_another_run_in_the_folder_is_refused(trained: Path) -> None:
         run(trained, temperature=0.1)
     with pytest.raises(UsageError, match=r"clips: 18 others there, 24 wanted"):
         run(trained, clips=toy_clips(24))
+    with pytest.raises(UsageError, match=r"media: the same clips were packed from other files"):
+        run(trained, clips=packed_toys(CLIPS))
     with pytest.raises(UsageError, match=r"recipe: sonant.methods.mc3:mc3_small there"):
         train(supervised_small, TINY, toy_clips(CLIPS), trained, media=Toy(), workers=0)
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"batch": 0}, "batch must be at least 1, not 0"),
+    ({"batch": -8}, "batch must be at least 1, not -8"),
+    ({"align_epochs": -1}, "epochs of align must be at least 0, not -1"),
+    ({"seed": -1}, "seed must be at least 0, not -1"),
+    ({"width": 0}, "width must be at least 1, not 0"),
+    ({"video_exponent": 0.0}, "exponent of video must be above 0, not 0.0"),
+    ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
+    ({"seconds": -1.0}, "seconds must be above 0, not -1.0"),
+    ({"workers": -1}, "workers must be at least 0, not -1"),
+    ({"save_every": 0}, "save_every must be at least 1, not 0"),
+    ({"size": 64}, "short side has 36 pixels and 68 are wanted"),
+]
 
 
 def test_wrong_use_leaves_no_record(tmp_path: Path) -> None:
@@ -171,10 +225,13 @@ def test_wrong_use_leaves_no_record(tmp_path: Path) -> None:
         run(tmp_path, depth=3)
     with pytest.raises(UsageError, match="18 clips fill no batch of 32"):
         run(tmp_path, batch=32)
+    for wrong, said in IMPOSSIBLE:
+        with pytest.raises(UsageError, match=said):
+            run(tmp_path, cache=tmp_path / "cache", **wrong)
     bad = toy_clips(CLIPS).quarantined({"c3": "no sound"})
     with pytest.raises(UsageError, match="quarantined"):
         run(tmp_path, clips=bad)
-    assert not (tmp_path / "record.json").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_of_another_shape_is_refused(trained: Path, tmp_path: Path) -> None:
@@ -203,6 +260,29 @@ def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
     with pytest.raises(SonantError, match=said):
         run(tmp_path, Poisoned())
     assert not (tmp_path / "align.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_a_run_that_failed_before_a_checkpoint_does_not_block_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(SonantError, match="not finite"):
+        run(tmp_path, Poisoned(), toy_clips(24))
+    (tmp_path / "record.json").write_text("{")
+    run(tmp_path, temperature=0.1)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["arguments"]["temperature"], record["clips"]) == (0.1, CLIPS)
+    assert places(tmp_path) == WHOLE
+    with pytest.raises(UsageError, match="another run"):
+        run(tmp_path)
+
+
+def test_doing_a_run_again_on_other_data_is_refused(trained: Path, tmp_path: Path) -> None:
+    check_same_data(trained, toy_clips(CLIPS))
+    with pytest.raises(UsageError, match="clips: 18 others there, 24 wanted"):
+        check_same_data(trained, toy_clips(24))
+    with pytest.raises(UsageError, match="media: the same clips were packed from other files"):
+        check_same_data(trained, packed_toys(CLIPS))
+    with pytest.raises(UsageError, match="no run there"):
+        check_same_data(tmp_path, toy_clips(CLIPS))
 
 
 def test_a_checkpoint_without_a_record_is_not_taken_over(trained: Path, tmp_path: Path) -> None:
@@ -258,3 +338,60 @@ def test_only_the_towers_of_a_stage_move(tmp_path: Path) -> None:
     after: dict[str, Tensor] = load_file(tmp_path / "refine.safetensors")
     moved = {name.split(".")[1] for name in after if not after[name].equal(before[name])}
     assert moved == {"audio", "text"}
+
+
+def video_stands_still_later(tokenizer: Any, **arguments: Any) -> Recipe:
+    """MC3 whose video tower stands still in the second stage."""
+    recipe = mc3_small(tokenizer, **arguments)
+    towers = frozenset({"audio", "text"})
+    recipe.method.stages = (Stage("align", 2), Stage("refine", 2, towers))
+    return recipe
+
+
+def test_a_tower_that_no_longer_moves_has_no_say_in_the_gradient(tmp_path: Path) -> None:
+    """Going on within the second stage there is no gradient left of the first."""
+    arguments = {"recipe": video_stands_still_later, "temperature": 5.0, "consensus_weight": 1e-3}
+    run(tmp_path / "whole", **arguments)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", Signalling(8 * 5 + 2, signal.SIGTERM), **arguments)
+    run(tmp_path / "parts", **arguments)
+    whole, parts = (
+        [line["gradient"] for line in log(tmp_path / name)] for name in ("whole", "parts")
+    )
+    assert parts == whole
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+class Beginning(MC3):
+    """Keeps, at the begin of a stage, something of the embeddings and of chance."""
+
+    def attach(self, clips: Clips) -> None:
+        self.register_buffer("kept", torch.zeros(len(clips), 16))
+
+    def begin(self, stage: Stage, features: Callable[[], Embeddings]) -> None:
+        assert not self.training
+        self.kept = features()["video"] + torch.rand(1)
+
+    def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        assert self.training
+        pulled = (self.embed(batch)["video"] * self.kept[batch.index]).sum(1).mean()
+        return super().forward(batch, stage) | {"pull": pulled}
+
+
+def beginning(tokenizer: Any, **arguments: Any) -> Recipe:
+    recipe = dropping(tokenizer, **arguments)
+    recipe.method.__class__ = Beginning
+    return recipe
+
+
+def test_a_stage_that_is_begun_again_begins_the_same(tmp_path: Path) -> None:
+    """Killed after the first step of a stage, of which nothing was saved yet."""
+    run(tmp_path / "whole", recipe=beginning)
+    for number, stage in enumerate(("align", "refine")):
+        folder = tmp_path / stage
+        reads = 8 * STEPS * number + CLIPS * (number + 1) + 10
+        killer = partial(run, folder, Signalling(reads, signal.SIGKILL), recipe=beginning)
+        assert in_another_process(killer) == -signal.SIGKILL
+        assert places(folder)[-1] == (stage, 0)
+        run(folder, recipe=beginning)
+        assert weights(folder) == weights(tmp_path / "whole")

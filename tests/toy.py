@@ -31,6 +31,12 @@ def toy_clips(n: int) -> Clips:
     return Clips.of(rows, root=Path())
 
 
+def packed_toys(n: int, *, size: int = 512) -> Clips:
+    """Toy clips that lie in a pack, each with so many bytes."""
+    clips = toy_clips(n)
+    return clips.with_packed({f"c{i}": ("00000.tar", size * i, size) for i in range(n)})
+
+
 class Toy:
     """Reads toy clips, and counts how often."""
 
@@ -48,4 +54,7 @@ class Toy:
         if row % 2 == 0:
             wave += np.sin(np.arange(wave.size) * (0.1 + 0.2 * (row % 3)))
         times = np.arange(frames) * 0.1
-        return Media(pixels, times, wave.astype(np.float32), 0.0, RATE)
+        sound = wave.astype(np.float32)
+        if not frames:
+            return Media(None, None, sound, 0.0, RATE)
+        return Media(pixels, times, sound, 0.0, RATE)

@@ -1,9 +1,10 @@
 """A run on disk: its record and recipe, where it can go on, and its weights."""
 
+import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from sonant.clips import Clips
+from sonant.data import FRONT_END
 from sonant.errors import SonantError, UsageError
 from sonant.files import replacing
 from sonant.media.text import Tokenizer
@@ -23,7 +26,7 @@ RecipeFunction = Callable[..., Recipe]
 
 VERSION = 1
 
-RECORD = ("recipe", "arguments", "data", "clips", "labels")
+RECORD = ("recipe", "arguments", "clips", "data", "labels", "packed", "front_end")
 """What a record holds at least."""
 
 
@@ -160,6 +163,41 @@ def recorded(run: Path) -> tuple[RecipeFunction, dict[str, Any]]:
         return getattr(importlib.import_module(module), name), record["arguments"]
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{run}: its recipe {record['recipe']} is not here: {error}") from error
+
+
+def data_record(clips: Clips, labels: Sequence[str]) -> dict[str, Any]:
+    """What a record says of the clips, their labels and their media."""
+    told = [clips.column(name).tolist() for name in labels]
+    return {
+        "clips": len(clips),
+        "data": clips.digest(),
+        "labels": hashlib.sha256(repr(told).encode()).hexdigest(),
+        "packed": clips.packed_digest(),
+        "front_end": FRONT_END,
+    }
+
+
+def data_differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In words, how what two records say of their clips differs; nothing if it does not."""
+    if there["data"] != wanted["data"]:
+        return [f"clips: {there['clips']} others there, {wanted['clips']} wanted"]
+    said = {
+        "labels": "labels: the same clips have other labels there",
+        "packed": "media: the same clips were packed from other files, or otherwise, there",
+        "front_end": f"front end: {there['front_end']} there, {wanted['front_end']} wanted",
+    }
+    return [words for name, words in said.items() if there[name] != wanted[name]]
+
+
+def check_same_data(run: Path, clips: Clips) -> None:
+    """Refuse clips that a recorded run was not trained on.
+
+    Raises:
+        UsageError: clips, labels or media differ, or the folder holds no run.
+    """
+    wanted = data_record(clips, read_run(run).method.labels)
+    if differing := data_differences(read_record(run), wanted):
+        raise UsageError(f"{run}: was trained on other data:\n  " + "\n  ".join(differing))
 
 
 def read_run(run: Path) -> Recipe:

@@ -354,7 +354,7 @@ def features_of(clips: Clips, pairs: tuple[str, ...]) -> dict[str, Features]:
     for name, features in found.items():
         if features.data not in ("", wanted):
             raise UsageError(
-                f"{named(pairs)[name]}: holds features of other clips, or of another pack of these; "
+                f"{named(pairs)[name]}: holds features of other clips, or of another pack of them; "
                 "`sonant embed` makes those of this pack"
             )
     return found
@@ -421,9 +421,11 @@ def train_again(
         workers: processes that decode ahead.
         cache: keep decoded clips in PACK/cache, about 200 kB each for small towers.
     """
-    from sonant.checkpoint import recorded
+    from sonant.checkpoint import check_same_data, recorded
+    from sonant.media.pack import Pack
 
     recipe, arguments = recorded(run)
+    check_same_data(run, Pack.open(pack).clips.where(split=split, packed=True, quarantined=False))
     train(recipe, arguments, pack, out, split=split, workers=workers, cache=cache)
 
 
@@ -575,6 +577,7 @@ def _dispatch(prog: str, commands: Mapping[str, Command | Group], words: list[st
     prog = f"{prog} {words[0]}"
     if isinstance(command, Group):
         return _dispatch(prog, command.commands(), words[1:])
+    command.__doc__ = re.sub(r"\n {8}", " ", inspect.getdoc(command) or "")
     tyro.cli(command, args=words[1:], prog=prog)
     return 0
 

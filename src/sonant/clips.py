@@ -247,12 +247,7 @@ class Clips:
                 f"{len(videos)} videos cannot be split into {len(fractions)} parts by video"
             )
         dealt = np.random.default_rng(seed).permutation(len(videos))
-        ends = np.round(np.cumsum(list(fractions.values())) * len(videos)).astype(int)
-        least = np.arange(1, len(fractions) + 1)
-        ends = np.clip(
-            np.maximum.accumulate(np.maximum(ends, least)), None, len(videos) - least[::-1] + 1
-        )
-        names = np.repeat(list(fractions), np.diff(ends, prepend=0))
+        names = np.repeat(list(fractions), _counts(list(fractions.values()), len(videos)))
         place = dict(zip(videos[dealt], names, strict=True))
         column = pa.array([place[video] for video in self.column("video")], pa.string())
         return self._with(split=column)
@@ -290,11 +285,35 @@ class Clips:
             hash.update(repr(self.table[name].to_pylist()).encode())
         return hash.hexdigest()
 
+    def packed_digest(self) -> str:
+        """Hash of what the rows say and of where they lie in a pack: of the media too.
+
+        The same clips packed from another file, or in another form, have other sizes. It is
+        `digest` where nothing is packed.
+        """
+        places = {name: self.table[name].to_pylist() for name in ("shard", "offset", "size")}
+        if not any(places["shard"]):
+            return self.digest()
+        return hashlib.sha256(repr((self.digest(), places)).encode()).hexdigest()
+
     def _with(self, **columns: pa.Array) -> Clips:
         table = self.table
         for name, column in columns.items():
             table = table.set_column(table.column_names.index(name), name, column)
         return Clips(table, self.root)
+
+
+def _counts(shares: Sequence[float], n: int) -> list[int]:
+    """Deal n things by shares: each gets one at least, and the largest remainders the rest."""
+    counts = [max(1, int(share * n)) for share in shares]
+    missing = [share * n - count for share, count in zip(shares, counts, strict=True)]
+    while sum(counts) != n:
+        step = 1 if sum(counts) < n else -1
+        able = [place for place, count in enumerate(counts) if count + step > 0]
+        most = max(able, key=lambda place: step * missing[place])
+        counts[most] += step
+        missing[most] -= step
+    return counts
 
 
 def _clip(row: dict[str, Any]) -> Clip:

@@ -12,17 +12,19 @@ import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from sonant.clips import Clips
-from sonant.errors import SonantError, UsageError
-from sonant.files import replacing
+from sonant.errors import SonantError, UsageError, above_zero, at_least
+from sonant.files import replacing, why
 from sonant.media.audio import (
     AST_BINS,
     AST_RATE,
@@ -37,7 +39,13 @@ from sonant.media.read import Media
 from sonant.media.text import Tokenizer
 from sonant.types import Batch, Modality
 
-Array = np.ndarray[Any, Any]
+FRONT_END = 1
+"""Version of what `Views` makes of media: what was kept or learned by another does not go on."""
+
+LOOKS = 8
+"""Most clips that are looked at before training, to see whether the pack fits the views."""
+
+Array = NDArray[Any]
 Arrays = dict[Modality, Array]
 Shapes = dict[Modality, tuple[type, tuple[int, ...]]]
 """Type and shape of one clip's array."""
@@ -48,7 +56,7 @@ class Reader(Protocol):
     """Where the media of a clip table's rows come from: a pack, or whatever reads like one."""
 
     def read(self, row: int, *, frames: int) -> Media:
-        """Sound, and frames from the midpoints of so many equal parts of the clip."""
+        """Sound, and frames from the midpoints of so many equal parts of the clip; 0 wants none."""
         ...
 
 
@@ -62,7 +70,6 @@ class Views:
         size: pixels a side of the square in the middle of a frame.
         jitter: most pixels that the square moves each way in training; 0 leaves it in the middle,
             and also leaves out the mirror.
-        rate: samples of sound a second that files are read with; packs have their own.
         seconds: of sound; what is longer is cut, what is shorter gets zeros after its log-mel.
         tokens: longest narration; the rest is cut off.
     """
@@ -71,9 +78,15 @@ class Views:
     frames: int
     size: int
     jitter: int = 0
-    rate: int = AST_RATE
     seconds: float
     tokens: int
+    rate: ClassVar[int] = AST_RATE
+    """Samples of sound a second that files are read with; packs have their own."""
+
+    def __post_init__(self) -> None:
+        at_least(1, frames=self.frames, size=self.size, tokens=self.tokens)
+        at_least(0, jitter=self.jitter)
+        above_zero(seconds=self.seconds)
 
     @property
     def kept_size(self) -> int:
@@ -172,11 +185,18 @@ class Examples:
         self.modalities = tuple(modalities)
         self.ids = clips.column("id")
         self.text = views.tokenizer.encode(list(clips.column("text")), views.tokens)
-        decoded: Shapes = {m: self._shapes()[m] for m in self.modalities if m != "text"}
-        self.kept = None if cache is None else Kept(cache / self._key(), len(clips), decoded)
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @cached_property
+    def kept(self) -> "Kept | None":
+        """The cache; its files are made, whole, when it is first asked for."""
+        if self.cache is None:
+            return None
+        decoded: Shapes = {m: self._shapes()[m] for m in self.modalities if m != "text"}
+        return Kept(self.cache / self._key(), len(self), decoded)
 
     def check_text(self) -> None:
         """Refuse clips without a text where text is wanted.
@@ -192,11 +212,42 @@ class Examples:
                 f"have all of {', '.join(self.modalities)}: leave the others out"
             )
 
+    def check_media(self) -> None:
+        """Refuse views that the media cannot fill without showing frames twice or enlarged.
+
+        The best of a few clips spread over the table decides: usually the first that is looked at.
+
+        Raises:
+            UsageError: none of them has as many different frames and pixels as the views show.
+        """
+        if "video" not in self.modalities:
+            return
+        v, frames, side = self.views, 0, 0
+        for row in np.unique(np.linspace(0, len(self) - 1, LOOKS).astype(int)).tolist():
+            media = self.media.read(row, frames=v.frames)
+            if media.frames is None or media.frame_times is None:
+                continue
+            frames = max(frames, len(np.unique(media.frame_times)))
+            side = max(side, min(media.frames.shape[1:3]))
+            if frames >= v.frames and side >= v.kept_size:
+                return
+        if frames < v.frames:
+            raise UsageError(
+                f"the packed clips have {frames} different frames and {v.frames} are wanted: ask "
+                "for fewer (`--frames`), or pack more with a higher `--frame-rate`"
+            )
+        raise UsageError(
+            f"the packed frames' short side has {side} pixels and {v.kept_size} are wanted (size "
+            f"{v.size} and twice the jitter of {v.jitter}): ask for less (`--size`), or pack more "
+            "with a larger `--short-side`"
+        )
+
     def available(self, row: int) -> Arrays:
         """One clip's arrays of those wanted modalities that it has, video before its crop."""
         found: Arrays = {}
         if "audio" in self.modalities or "video" in self.modalities:
-            media = self.media.read(row, frames=self.views.frames)
+            frames = self.views.frames if "video" in self.modalities else 0
+            media = self.media.read(row, frames=frames)
             try:
                 if "audio" in self.modalities and media.samples is not None:
                     found["audio"] = self.views.audio(media.samples, media.rate)
@@ -210,7 +261,7 @@ class Examples:
 
     def partly(self, request: Request) -> tuple[Arrays, dict[Modality, Array]]:
         """The rows' arrays with zeros for what a clip lacks, and booleans [n] of what it has."""
-        clips = [self.available(row) for row in request.rows]
+        clips = [self.available(row) for row in request.rows.tolist()]
         there = {m: np.array([m in clip for clip in clips]) for m in self.modalities}
         arrays: Arrays = {}
         for m in self.modalities:
@@ -223,7 +274,7 @@ class Examples:
         """Decode those of the rows that the cache lacks."""
         if self.kept is None:
             return
-        for row in request.rows:
+        for row in request.rows.tolist():
             if self.kept.lacks(row):
                 self.kept.put(row, self._whole(row))
 
@@ -234,13 +285,13 @@ class Examples:
             SonantError: a clip lacks a modality or cannot be read.
         """
         if self.kept is None:
-            clips = [self._whole(row) for row in request.rows]
+            clips = [self._whole(row) for row in request.rows.tolist()]
             found = {m: [clip[m] for clip in clips] for m in self.modalities}
             return {m: self._crop(m, found[m], request) for m in self.modalities}
         self.make(request)
         arrays = self.kept.arrays | {"text": self.text}
         return {
-            m: self._crop(m, [arrays[m][row] for row in request.rows], request)
+            m: self._crop(m, [arrays[m][row] for row in request.rows.tolist()], request)
             for m in self.modalities
         }
 
@@ -250,7 +301,7 @@ class Examples:
         if request.seed is None:
             found = [self.views.middle(video) for video in found]
         else:
-            seeds = ([*request.seed, row] for row in request.rows)
+            seeds = ([*request.seed, row] for row in request.rows.tolist())
             randoms = map(np.random.default_rng, seeds)
             found = [self.views.moved(*pair) for pair in zip(found, randoms, strict=True)]
         return np.stack(found)
@@ -273,9 +324,8 @@ class Examples:
         }
 
     def _key(self) -> str:
-        places = [self.clips.table[name].to_pylist() for name in ("shard", "offset", "size")]
-        v = self.views
-        said = (self.clips.digest(), places, v.frames, v.kept_size, v.rate, v.seconds)
+        v, media = self.views, self.clips.packed_digest()
+        said = (FRONT_END, media, v.frames, v.kept_size, v.rate, v.seconds)
         return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
@@ -288,9 +338,16 @@ class Kept:
 
     def __init__(self, folder: Path, rows: int, shapes: Shapes) -> None:
         self.folder = folder
-        self.arrays: Arrays = {
-            m: self._open(m, dtype, (rows, *shape)) for m, (dtype, shape) in shapes.items()
-        }
+        try:
+            self.arrays: Arrays = {
+                m: self._open(m, dtype, (rows, *shape)) for m, (dtype, shape) in shapes.items()
+            }
+        except (OSError, SonantError) as error:
+            reason = why(error) if isinstance(error, OSError) else error
+            raise SonantError(
+                f"{folder}: decoded clips cannot be kept there ({reason}); `--no-cache` decodes "
+                "them each time"
+            ) from error
         self._made = {m: np.frombuffer(mmap.mmap(-1, max(1, rows)), np.uint8) for m in shapes}
         for modality, made in self._made.items():
             for path in folder.glob(f"{modality}.*.npy"):

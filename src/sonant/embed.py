@@ -19,7 +19,18 @@ from torch import Tensor
 
 from sonant.checkpoint import load_weights, read_run, weights_path
 from sonant.clips import Clips
-from sonant.data import Array, Arrays, Examples, Reader, Request, Views, partly, to_batch, to_device
+from sonant.data import (
+    FRONT_END,
+    Array,
+    Arrays,
+    Examples,
+    Reader,
+    Request,
+    Views,
+    partly,
+    to_batch,
+    to_device,
+)
 from sonant.distributed import device
 from sonant.errors import MediaError, TableError, UsageError
 from sonant.features import Features
@@ -37,7 +48,7 @@ class Model:
     Args:
         method: with its weights.
         views: how media become its inputs.
-        name: the run and a hash of its weights.
+        name: the run, and a hash of its weights and of what makes media their inputs.
     """
 
     def __init__(self, method: Method, views: Views, name: str) -> None:
@@ -135,7 +146,8 @@ def load(run: Path) -> Model:
         raise UsageError(f"{run}: not finished, {path.name} is missing; `sonant train` goes on")
     load_weights(recipe.method, path)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(recipe.method.to(device()), recipe.views, f"{run}@{weights[:12]}")
+    name = f"{run}@{_hash(weights, FRONT_END)}"
+    return Model(recipe.method.to(device()), recipe.views, name)
 
 
 def embed(
@@ -144,7 +156,7 @@ def embed(
     """Embed the clips that are not quarantined, and write them as features.
 
     A call that was killed goes on after its last part, to the same result; features of the same
-    weights and clips are left as they are.
+    weights, clips and media are left as they are.
 
     Args:
         run: folder of a finished run.
@@ -162,7 +174,7 @@ def embed(
     rows = np.flatnonzero(clips.column("quarantine") == "")
     if not len(rows):
         raise UsageError(f"none of the {len(clips)} clips is good; their quarantine says why")
-    data = clips.where(quarantined=False).digest()
+    data = clips.where(quarantined=False).packed_digest()
     if _done(out, model.name, data):
         return Features.read(out)
     examples = Examples(clips, media, model.views, model.method.modalities)

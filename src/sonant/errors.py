@@ -9,6 +9,20 @@ class UsageError(SonantError, ValueError):
     """The request itself was wrong; the command exits with 2."""
 
 
+def at_least(minimum: float, **values: float) -> None:
+    """Refuse values below a minimum, by name."""
+    for name, value in values.items():
+        if not value >= minimum:
+            raise UsageError(f"{name} must be at least {minimum}, not {value}")
+
+
+def above_zero(**values: float) -> None:
+    """Refuse values that are not positive, by name."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UsageError(f"{name} must be above 0, not {value}")
+
+
 class TableError(UsageError):
     """A table lacks columns, holds impossible values, or belongs to another schema version."""
 

@@ -5,7 +5,7 @@ import os
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,7 @@ class Log:
         self._file = None if path is None else path.open("ab")
         if self._file is not None:
             self._file.truncate(min(keep, self._file.tell()))
+            self._file.seek(0, os.SEEK_END)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,7 +51,7 @@ class Log:
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Log":
         self._bar.start()
         return self
 

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sonant.errors import UsageError
+from sonant.errors import UsageError, above_zero
 from sonant.types import Modality
 
 _FLOOR = 1e-6
 """Least (x + 1) / 2 inside K: x ** 0.5 has infinite slope at zero."""
+
+_ROUNDING = 32
+"""Machine epsilons that a column's mean may be off by, as a share of the column's length."""
 
 
 def info_nce(
@@ -71,13 +74,15 @@ def consensus(
         norm: |s - c| ("l1"), or its square ("l2").
 
     Raises:
-        UsageError: the anchor is not among the modalities, or an exponent is missing.
+        UsageError: the anchor is not among the modalities, or an exponent is missing or not
+            above 0.
     """
     others = [modality for modality in e if modality != anchor]
     if anchor not in e or not others:
         raise UsageError(f"consensus needs the anchor {anchor} and another, not {_names(e)}")
     if missing := [modality for modality in others if modality not in exponents]:
         raise UsageError(f"consensus has no exponent for {', '.join(missing)}")
+    above_zero(**{f"exponent of {modality}": exponents[modality] for modality in others})
     s = torch.stack([(e[modality] * e[anchor]).sum(1) for modality in others])
     alpha = s.new_tensor([exponents[modality] for modality in others])
     k = ((s + 1) / 2).clamp(min=_FLOOR) ** alpha[:, None]
@@ -128,7 +133,8 @@ def cross_correlation(
     """Draw the correlations of x's columns with y's to the identity matrix (AVCL eqs. 5 and 6).
 
     Σ_i (1 - C_ii)² + λ Σ_i Σ_{j≠i} C_ij², where C_ij is the cosine of columns x_i and y_j. A column
-    that is zero throughout (a closed gate) correlates with nothing.
+    that is zero throughout (a closed gate, or when centred a dead unit, whose value never changes)
+    correlates with nothing and gets no gradient.
 
     Args:
         x: one modality.
@@ -137,11 +143,18 @@ def cross_correlation(
         centred: subtract each column's mean first: Barlow Twins, whose columns are standardised
             with the biased variance.
     """
-    if centred:
-        x, y = x - x.mean(0), y - y.mean(0)
-    c = _products(F.normalize(x, dim=0).T, F.normalize(y, dim=0).T)
+    c = _products(_unit_columns(x, centred).T, _unit_columns(y, centred).T)
     diagonal = torch.eye(len(c), dtype=torch.bool, device=c.device)
     return ((1 - c[diagonal]) ** 2).sum() + off_diagonal * (c[~diagonal] ** 2).sum()
+
+
+def _unit_columns(x: Float[Tensor, "clips width"], centred: bool) -> Float[Tensor, "clips width"]:
+    """Columns of length 1, or of zeros where all that is there is rounding."""
+    rounding = _ROUNDING * torch.finfo(x.dtype).eps * x.detach().norm(dim=0)
+    x = x - x.mean(0) if centred else x
+    length = x.norm(dim=0)
+    alive = length > rounding
+    return torch.where(alive, x / length.where(alive, 1.0), 0.0)
 
 
 def _products(

@@ -2,7 +2,8 @@
 
 A run is a folder: record.json (recipe, arguments, data, versions), tokenizer.json, log.jsonl,
 last.pt (where to go on), and the weights at the end of each stage. The same call goes on with an
-interrupted run and leaves a finished one alone.
+interrupted run and leaves a finished one alone. On a processor an interrupted run ends bit for bit
+as one that was not; on accelerators, whose sums have no fixed order, to rounding.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ from sonant import __version__
 from sonant.checkpoint import (
     Checkpoint,
     RecipeFunction,
+    data_differences,
+    data_record,
     done,
     fill,
     make,
@@ -38,7 +41,7 @@ from sonant.checkpoint import (
 from sonant.clips import Clips
 from sonant.data import Examples, Reader, Request, loader, requests, to_device
 from sonant.distributed import barrier, device, largest, rank, ranks, together
-from sonant.errors import SonantError, UsageError
+from sonant.errors import SonantError, UsageError, at_least
 from sonant.files import replacing
 from sonant.log import Line, Log, agreement
 from sonant.media.text import Tokenizer, train_tokenizer
@@ -88,16 +91,20 @@ def train(
         save_every: steps between checkpoints.
 
     Raises:
-        UsageError: clips or arguments do not fit the recipe, or the folder holds another run.
+        UsageError: clips or arguments do not fit the recipe, or the folder holds another run that
+            has come as far as a checkpoint.
         Stopped: SIGTERM came; the state is saved. SIGINT saves too, and is KeyboardInterrupt.
-        SonantError: a clip cannot be read, or the loss is not finite.
+        SonantError: a clip cannot be read, the cache not kept, or the loss is not finite.
     """
     run = Path(run)
+    at_least(0, workers=workers)
+    at_least(1, save_every=save_every)
     with together(), torch.random.fork_rng(), _told_to_stop() as stop:
         if (clips.column("quarantine") != "").any():
             raise UsageError("some of the training clips are quarantined; leave them out")
         there = _read_record(run)
-        made = make(recipe, _tokenizer(clips, run, new=not there), arguments)
+        tokenizer = _tokenizer(clips, run, new=not there)
+        made = make(recipe, tokenizer, arguments)
         record = _record(recipe, arguments, made, clips)
         if there:
             _compare(there, record, run)
@@ -109,27 +116,27 @@ def train(
         examples = Examples(clips, media, made.views, made.method.modalities, cache)
         if any(stage.epochs for stage in made.method.stages):
             examples.check_text()
+            examples.check_media()
         if rank() == 0 and not there:
+            tokenizer.save(run / "tokenizer.json")
             with replacing(run / "record.json") as partial:
                 partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         _Run(made, examples, run, stop, workers, save_every).go()
 
 
 def _read_record(run: Path) -> dict[str, Any]:
-    """The record of the run in a folder, empty if there is none."""
-    found = read_record(run) if (run / "record.json").is_file() else {}
-    if not found and (run / "last.pt").is_file():
+    """The record of the run in a folder, empty if there is none that came to a checkpoint."""
+    begun = (run / "last.pt").is_file() or any(run.glob("*.safetensors"))
+    if begun and not (run / "record.json").is_file():
         raise UsageError(f"{run}: holds a checkpoint but no record.json; choose another folder")
     barrier()
-    return found
+    return read_record(run) if begun else {}
 
 
 def _tokenizer(clips: Clips, run: Path, *, new: bool) -> Tokenizer:
-    path = run / "tokenizer.json"
-    if new and rank() == 0:
-        train_tokenizer(list(clips.column("text"))).save(path)
-    barrier()
-    return Tokenizer.read(path)
+    if new:
+        return train_tokenizer(list(clips.column("text")))
+    return Tokenizer.read(run / "tokenizer.json")
 
 
 def _record(
@@ -140,13 +147,10 @@ def _record(
         for name, parameter in inspect.signature(recipe).parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-    labels = [clips.column(name).tolist() for name in made.method.labels]
     record = {
         "recipe": f"{recipe.__module__}:{recipe.__qualname__}",
         "arguments": defaults | dict(arguments),
-        "data": clips.digest(),
-        "clips": len(clips),
-        "labels": hashlib.sha256(repr(labels).encode()).hexdigest(),
+        **data_record(clips, made.method.labels),
         "precision": made.precision,
         "version": __version__,
         "torch": torch.__version__,
@@ -171,10 +175,7 @@ def _compare(there: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name)
         ]
-    if there["data"] != wanted["data"]:
-        differing.append(f"clips: {there['clips']} others there, {wanted['clips']} wanted")
-    elif there["labels"] != wanted["labels"]:
-        differing.append("labels: the same clips have other labels there")
+    differing += data_differences(there, wanted)
     if differing:
         raise UsageError(
             f"{run}: is the folder of another run; choose another, or ask for the same:\n  "
@@ -231,7 +232,9 @@ class _Run:
         made = self.made
         steps = stage.epochs * (len(self.examples) // made.batch)
         if step == 0:
-            self.method.begin(stage, self._features)
+            torch.manual_seed(_seed(made.seed, stage.name, "begin"))
+            with _evaluating(self.method):
+                self.method.begin(stage, self._features)
         model, optimizer = _movable(made, stage)
         if state:
             optimizer.load_state_dict(state)
@@ -326,7 +329,7 @@ class _Run:
     def _look(self, batch: Batch, step: int) -> Line:
         if rank() or step % AGREEMENT_EVERY:
             return {}
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(self.method):
             return agreement(self.method.embed(batch))
 
     def _tell(self, line: Line, stage: Stage, step: int, steps: int) -> None:
@@ -369,6 +372,7 @@ class _Run:
 def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The method ready for a stage: only its towers move, over all ranks alike."""
     method = made.method.train()
+    method.zero_grad()
     for modality, tower in method.towers.items():
         moves = stage.train is None or modality in stage.train
         tower.requires_grad_(moves).train(moves)
@@ -382,7 +386,19 @@ def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimiz
     optimizer = torch.optim.AdamW(groups, lr=0.0)
     if ranks() == 1:
         return method, optimizer
-    return DistributedDataParallel(method), optimizer
+    return DistributedDataParallel(method, broadcast_buffers=False), optimizer
+
+
+@contextmanager
+def _evaluating(method: Method) -> Iterator[None]:
+    """In evaluation mode; what was in training mode returns to it."""
+    training = [module for module in method.modules() if module.training]
+    method.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _seed(*parts: object) -> int:

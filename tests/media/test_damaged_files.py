@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sonant.media.pack import Pack, pack
+from sonant.sources.folder import Window, folder
 
 DATA = Path(__file__).parent.parent / "data"
 MUTATIONS = 300
@@ -70,15 +74,33 @@ def originals(film, tmp_path_factory) -> list[Path]:
     ]
 
 
-def test_mutated_files_end_in_a_result_or_a_reason(originals, tmp_path):
+def mutants(originals: list[Path], folder: Path, number: int) -> list[Path]:
     contents = [path.read_bytes() for path in originals]
     paths = []
-    for seed in range(MUTATIONS):
+    for seed in range(number):
         which, other = seed % len(contents), (seed // 7) % len(contents)
-        path = tmp_path / f"{seed:03}{originals[which].suffix}"
+        path = folder / f"{seed:03}{originals[which].suffix}"
         # Dividing first makes every original meet every kind of damage.
         path.write_bytes(mutate(contents[which], contents[other], seed // len(contents)))
         paths.append(path)
+    return paths
+
+
+def test_mutated_files_are_packed_or_have_a_reason(originals, tmp_path):
+    paths = mutants(originals, tmp_path, 60)
+    window = Window(0.2, 0.4)
+    clips = pack(folder(tmp_path, window=window, patience=20.0), tmp_path / "pack", patience=20.0)
+    assert set(clips.column("video")) == {path.name for path in paths}
+    packed, reasons = clips.column("shard") != "", clips.column("quarantine")
+    assert ((reasons == "") == packed).all()
+    assert packed.sum() > 20 and len(set(reasons)) > 5
+    there = Pack(clips, tmp_path / "pack")
+    for row in np.flatnonzero(packed):
+        assert len(there.read(int(row), frames=2).frames) == 2
+
+
+def test_mutated_files_end_in_a_result_or_a_reason(originals, tmp_path):
+    paths = mutants(originals, tmp_path, MUTATIONS)
     done = subprocess.run(
         [sys.executable, "-c", TRY_ALL, *map(str, paths)],
         capture_output=True,

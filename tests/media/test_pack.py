@@ -8,9 +8,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import fsspec
 import numpy as np
 import pytest
@@ -19,12 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sonant.clips import Clips
-from sonant.errors import SonantError, UsageError
-from sonant.media import crew
+from sonant.errors import MediaError, SonantError, UsageError
+from sonant.media import sweep
+from sonant.media.events import Lost
+from sonant.media.job import Job
 from sonant.media.pack import Pack, pack
 from sonant.media.read import read
 from sonant.media.shard import PackedClip, from_wav, key, load, to_wav
-from sonant.media.sweep import Form, Span
 from sonant.types import Clip
 
 FORM = {"frame_rate": 5.0, "short_side": 48, "shard_size": 4}
@@ -130,6 +134,18 @@ def test_frames_are_sampled_at_the_middles(packed):
         np.testing.assert_array_equal(media.frames, everything.frames[wanted])
 
 
+def test_sound_alone_is_read_without_decoding_a_picture(packed, monkeypatch):
+    clips, out = packed
+    there = Pack(clips, out)
+    whole = there.read(0, frames=5)
+    monkeypatch.setattr("sonant.media.shard._pixels", None)
+    media = there.read(0, frames=0)
+    assert media.frames is None and media.frame_times is None
+    np.testing.assert_array_equal(media.samples, whole.samples)
+    with pytest.raises(UsageError, match="frames must be 0 or more, not -1"):
+        there.read(0, frames=-1)
+
+
 def test_remote_and_pickled_packs_read_the_same(packed):
     clips, out = packed
     row = int(np.flatnonzero(clips.column("shard") != "")[-1])
@@ -140,6 +156,94 @@ def test_remote_and_pickled_packs_read_the_same(packed):
         np.testing.assert_array_equal(
             other.read(row, frames=2).frames, here.read(row, frames=2).frames
         )
+
+
+def test_a_pack_opens_at_any_address(packed):
+    clips, out = packed
+    fsspec.filesystem("memory").put(str(out) + "/", "/packs/open/", recursive=True)
+    there = Pack.open("memory://packs/open/")
+    assert there.clips.table.equals(clips.table)
+    np.testing.assert_array_equal(
+        there.read(0, frames=2).frames, Pack.open(out).read(0, frames=2).frames
+    )
+    with pytest.raises(UsageError, match=r"memory://none/clips.parquet: cannot be fetched"):
+        Pack.open("memory://none")
+    with pytest.raises(UsageError, match=r"nowhere://p/clips.parquet: .*nowhere"):
+        Pack.open("nowhere://p")
+
+
+def test_by_default_fewer_frames_are_evenly_spaced_and_those_of_read(film, tmp_path):
+    path = film(tmp_path / "a.mp4", seconds=3)
+    clips = Clips.of([Clip("x", "a.mp4", 0.9, 2.4)], root=tmp_path)
+    there = Pack(pack(clips, tmp_path / "pack"), tmp_path / "pack")
+    packed = there.read(0, frames=24).frame_times
+    for frames in (4, 6, 8, 12):
+        places = np.searchsorted(packed, there.read(0, frames=frames).frame_times)
+        assert set(np.diff(places)) == {24 // frames}
+    wanted = read(path, 0.9, 2.4, frames=8, size=112, rate=16_000)
+    np.testing.assert_array_equal(there.read(0, frames=8).frame_times, wanted.frame_times)
+
+
+def test_a_picture_that_stays_is_stored_once(film, tmp_path):
+    path = film(tmp_path / "a.mp4", seconds=3, stamps=lambda index: index * 200)
+    clips = Clips.of([Clip("x", "a.mp4", 0.5, 2.0)], root=tmp_path)
+    there = Pack(pack(clips, tmp_path / "pack"), tmp_path / "pack")
+    with tarfile.open(tmp_path / "pack" / "00000.tar") as shard:
+        assert sum(name.endswith(".jpg") for name in shard.getnames()) == 8
+    media = there.read(0, frames=24)
+    wanted = read(path, 0.5, 2.0, frames=24, size=112, rate=16_000)
+    np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
+    assert np.abs(media.frames.astype(int) - wanted.frames).mean() < 4  # JPEG
+
+
+def test_pictures_that_change_their_shape_are_refused_as_by_read(film, tmp_path):
+    wide, tall = (
+        film(tmp_path / name, seconds=2, size=size, audio=None, options={"bf": "0"}).read_bytes()
+        for name, size in (("wide.h264", (128, 64)), ("tall.h264", (64, 128)))
+    )
+    (tmp_path / "both.h264").write_bytes(wide + tall)
+    path = with_sound(tmp_path / "both.h264", tmp_path / "both.mkv")
+    rows = [Clip(f"{start}", path.name, start, start + 1) for start in (0.5, 1.5, 2.5)]
+    packed = pack(Clips.of(rows, root=tmp_path), tmp_path / "pack", **FORM)
+    reason = "the pictures change their shape within the span"
+    assert list(packed.column("quarantine")) == ["", reason, ""]
+    with pytest.raises(MediaError, match=reason):
+        read(path, 1.5, 2.5, frames=5, size=48, rate=16_000)
+
+
+def with_sound(raw: Path, path: Path) -> Path:
+    """A raw H.264 stream at 25 pictures a second in a container, beside silence of 4 s."""
+    with av.open(str(raw), format="h264") as file, av.open(str(path), "w") as container:
+        pictures = container.add_stream_from_template(file.streams.video[0])
+        sound = container.add_stream("pcm_s16le", 16_000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 64_000), np.int16), "s16", "mono")
+        silence.sample_rate = 16_000
+        container.mux([*sound.encode(silence), *sound.encode()])
+        for index, packet in enumerate(packet for packet in file.demux() if packet.size):
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream = Fraction(1, 25), pictures
+            container.mux(packet)
+    return path
+
+
+def test_a_frame_that_cannot_be_converted_costs_its_own_clips(film, tmp_path, monkeypatch):
+    path = film(tmp_path / "a.mp4", seconds=3)
+    pixels = sweep.Scaler.pixels
+
+    def fragile(self, frame):
+        if 1.4 < frame.time < 1.6:
+            raise Lost("a frame cannot be converted: odd", frame.time)
+        return pixels(self, frame)
+
+    monkeypatch.setattr(sweep.Scaler, "pixels", fragile)
+    spans = [sweep.Span(f"{start}", start, start + 1) for start in (0.0, 1.0, 1.2, 1.8)]
+    results = list(sweep.sweep(path, "a.mp4", spans, sweep.Form(16_000, 5, 48, 90), lambda: None))
+    reason = "a frame cannot be converted: odd"
+    assert [result for result in results if isinstance(result, tuple)] == [
+        ("1.0", reason),
+        ("1.2", reason),
+    ]
+    assert [result.id for result in results if not isinstance(result, tuple)] == ["0.0", "1.8"]
 
 
 def test_reading_what_is_not_there(packed, tmp_path):
@@ -220,37 +324,22 @@ def test_a_full_disk_is_told_and_leaves_nothing(root, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(PackedClip, "to_bytes", full)
-    job = crew.Job(
-        tmp_path / "00000.tar", root, {"d.mov": [Span("x", 0, 1)]}, Form(16_000, 5, 48, 90)
+    job = Job(
+        tmp_path / "00000.tar",
+        root,
+        {"d.mov": [sweep.Span("x", 0, 1)]},
+        sweep.Form(16_000, 5, 48, 90),
     )
     with pytest.raises(SonantError, match="no space left on the disk"):
         job.run({}, lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
-BAD_DECODER = '''
-"""Stands in for a decoder that crashes on one file and never returns from another."""
-import os, signal, time
-import sonant.media.sweep as sweep
-
-class MediaFile(sweep.MediaFile):
-    def __init__(self, path):
-        if path.name == "crash.mp4":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if path.name == "hang.mp4":
-            time.sleep(1e6)
-        super().__init__(path)
-
-sweep.MediaFile = MediaFile
-'''
-
-
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_video(film, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bad_decoder")
     for name in ("a.mp4", "crash.mp4", "hang.mp4", "z.mp4"):
         film(tmp_path / name, seconds=1.5)
-    (tmp_path / "sitecustomize.py").write_text(BAD_DECODER)
     clips = table(tmp_path, "a.mp4", "crash.mp4", "hang.mp4", "z.mp4", every=9)
-    monkeypatch.syspath_prepend(tmp_path)
     packed = pack(clips, tmp_path / "pack", workers=1, patience=1.0, **FORM)
     assert list(packed.column("quarantine")) == [
         "",

@@ -1,8 +1,10 @@
 import inspect
+import math
 
 import pytest
 import torch
 
+from sonant.errors import UsageError
 from sonant.media.text import Tokenizer, train_tokenizer
 from sonant.methods.mc3 import MC3, mc3_small
 from sonant.objectives import consensus, contrastive
@@ -57,6 +59,14 @@ def test_a_recipe_is_a_function_of_its_seed() -> None:
     assert torch.random.get_rng_state().equal(state)
     assert all(one[name].equal(x) for name, x in same.items())
     assert not one["towers.audio.head.weight"].equal(other["towers.audio.head.weight"])
+
+
+@pytest.mark.parametrize("wrong", ["temperature", "video_exponent", "text_exponent"])
+def test_impossible_arguments_are_refused(wrong: str) -> None:
+    said = wrong if wrong == "temperature" else f"exponent of {wrong.split('_')[0]}"
+    for value in (0.0, -1.0, math.nan):
+        with pytest.raises(UsageError, match=f"{said} must be above 0, not {value}"):
+            mc3_small(tokenizer(), **TINY, **{wrong: value})
 
 
 def test_every_argument_of_the_method_is_one_of_the_recipe() -> None:

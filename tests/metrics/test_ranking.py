@@ -13,6 +13,7 @@ from sonant.metrics.ranking import (
     Ranking,
     average_precision,
     chance,
+    median_rank,
     pr_auc,
     pr_curve,
     retrieval,
@@ -127,11 +128,20 @@ def in_all_orders(scores: Array, wanted: Array, k: int) -> dict[str, float]:
                 hits[:k].sum(),
                 hits[:k].sum() / k,
                 np.mean([hits[:place].mean() for place in places]),
-                places[0],
             ]
         )
-    names = [f"hit@{k}", f"recall@{k}", f"mean_hits@{k}", f"precision@{k}", "map", "median_rank"]
+    names = [f"hit@{k}", f"recall@{k}", f"mean_hits@{k}", f"precision@{k}", "map"]
     return dict(zip(names, np.mean(found, axis=0), strict=True))
+
+
+def first_places(scores: Array, wanted: Array) -> list[int]:
+    """Place of the first relevant item in every order of tied items, 120 of them or less."""
+    orders = [
+        order
+        for order in itertools.permutations(range(len(scores)))
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    return [1 + [wanted[item] for item in order].index(True) for order in orders]
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +161,12 @@ def test_retrieval_is_the_mean_over_all_orders_of_ties(
             assert ours[name][row] == pytest.approx(value, abs=1e-12), name
     means = retrieval(similarity, relevant, [k])
     assert means["map"] == pytest.approx(ours["map"].mean())
-    assert means["median_rank"] == np.median(ours["median_rank"])
+    places = [first_places(*row) for row in zip(similarity, relevant, strict=True)]
+    alike = [np.repeat(of, math.factorial(5) // len(of)) for of in places]
+    assert means["median_rank"] == np.median(alike)
+    weights = np.array([[2] * len(scores), [3, *[1] * (len(scores) - 1)]], float)
+    drawn = [np.median(np.concatenate([*alike, *[alike[0]] * more])) for more in (0, 2)]
+    assert median_rank(ours["median_rank"], weights).tolist() == drawn
 
 
 def test_retrieval_without_ties_is_that_of_scikit_learn() -> None:
@@ -177,17 +192,20 @@ def test_retrieval_without_ties_is_that_of_scikit_learn() -> None:
 
 def test_a_constant_matrix_gets_chance_everywhere() -> None:
     relevant = np.zeros((30, 40), bool)
-    relevant[:, :3] = True
+    relevant[:, :2] = True
     constant = retrieval(np.full((30, 40), 0.3, np.float32), relevant)
-    assert constant["hit@5"] == pytest.approx(1 - math.comb(37, 5) / math.comb(40, 5))
+    assert constant["hit@5"] == pytest.approx(1 - math.comb(38, 5) / math.comb(40, 5))
     assert constant["recall@10"] == pytest.approx(10 / 40)
-    assert constant["mean_hits@10"] == pytest.approx(30 / 40)
-    assert constant["precision@10"] == pytest.approx(3 / 40)
-    assert constant["median_rank"] == pytest.approx(41 / 4)
+    assert constant["mean_hits@10"] == pytest.approx(20 / 40)
+    assert constant["precision@10"] == pytest.approx(2 / 40)
+    assert constant["median_rank"] == 12  # C(29, 2) / C(40, 2) > 1/2 > C(28, 2) / C(40, 2)
     rng = np.random.default_rng(0)
-    noise = [retrieval(rng.normal(size=(30, 40)), relevant) for _ in range(100)]
-    for name in set(constant) - {"median_rank"}:
-        assert constant[name] == pytest.approx(np.mean([one[name] for one in noise]), abs=0.02)
+    noise = rng.normal(size=(30, 40))
+    for level in (
+        chance(noise, relevant, permutations=300),
+        retrieval(rng.normal(size=(9000, 40)), np.tile(relevant, (300, 1))),
+    ):
+        assert level == pytest.approx(constant, abs=0.02)
 
 
 def test_chance_forgets_the_similarity_but_not_its_ties() -> None:

@@ -1,4 +1,6 @@
+import struct
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -74,6 +76,32 @@ def test_files_that_cannot_be_read_are_rows_too(root: Path) -> None:
     assert [video for video, reason in reasons.items() if not reason] == ["b.MP4", "kitchen/a.mp4"]
 
 
+def test_a_decoder_that_crashes_or_hangs_costs_its_own_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "media" / "bad_decoder")
+    for name in ("a.mp4", "crash.mp4", "hang.mp4", "z.mp4"):
+        video(tmp_path / name, 2.0)
+    table = folder(tmp_path, patience=1.0)
+    assert table.column("quarantine").tolist() == [
+        "",
+        "the decoder crashed (SIGSEGV)",
+        "the decoder made no progress for 1 s",
+        "",
+    ]
+
+
+def test_a_header_that_claims_years_is_not_believed(tmp_path: Path) -> None:
+    video(tmp_path / "a.mkv", 2.0)
+    data = (tmp_path / "a.mkv").read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3
+    claim = struct.pack(">d", 1e12)  # milliseconds
+    (tmp_path / "a.mkv").write_bytes(data[:at] + claim + data[at + 8 :])
+    assert folder(tmp_path).column("quarantine").tolist() == [
+        "the file claims to last 1000000000 s"
+    ]
+
+
 def test_unnarrated_videos_are_cut_into_windows(root: Path) -> None:
     table = folder(root, window=Window(0.0, 2.0), stride=1.0).where(quarantined=False)
     starts = [clip.start for clip in table if clip.video == "kitchen/a.mp4"]
@@ -140,3 +168,12 @@ def test_wrong_use_says_so(root: Path, tmp_path: Path) -> None:
         folder(root, narrations=tmp_path / "none.csv")
     with pytest.raises(UsageError, match="make no clip"):
         Window(0.5, -0.5)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("stride must be above 0 s, not -1", {"stride": -1.0}),
+        ("seed must be 0 or more, not -1", {"seed": -1}),
+        ("workers must be at least 1, not 0", {"workers": 0}),
+        ("patience must be above 0 s, not 0", {"patience": 0.0}),
+    ]
+    for message, setting in wrong:
+        with pytest.raises(UsageError, match=message):
+            folder(root, **setting)

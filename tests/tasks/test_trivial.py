@@ -112,6 +112,9 @@ def test_a_result_is_kept_for_its_clips_only(
     monkeypatch.setattr(task, "Pack", Tones)
     assert len(trivial(packed(4), tmp_path, out)) == 4
     assert len(Features.read(out)) == 4
+    moved = packed(4).with_packed({f"c{i}": ("0.tar", 1024 * i, 1024) for i in range(4)})
+    assert trivial(moved, tmp_path, out).data != trivial(packed(4), tmp_path).data
+    assert Features.read(out).data == moved.where(packed=True).packed_digest()
     out.write_text("no table")
     assert len(trivial(packed(4), tmp_path, out)) == 4
 

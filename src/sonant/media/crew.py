@@ -1,4 +1,4 @@
-"""Processes that pack shards, and outlive no crash but their own.
+"""Processes that look into media files, and outlive no crash but their own.
 
 Decoders are C code that reads untrusted bytes: they may crash or never return. So each worker is a
 process of its own that says on its standard output which video it begins and that it is getting on.
@@ -7,99 +7,97 @@ One that dies or falls silent is replaced; the video it was at is left out, with
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import pickle
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sonant.errors import SonantError
-from sonant.files import replacing
-from sonant.media.shard import END, PackedClip
-from sonant.media.sweep import Form, Span, sweep
 
-BEAT = 0.2
-"""Seconds between two signs of life."""
 START = 120.0
 """Seconds that a worker may take to come up."""
 COMMAND = (sys.executable, "-P", "-c", "from sonant.media.crew import work; work()")
 
+Say = Callable[[Mapping[str, Any]], None]
 
-@dataclass(frozen=True)
-class Job:
-    """One shard to be written: some videos and their clips."""
 
-    shard: Path
-    root: Path
-    videos: Mapping[str, list[Span]]
-    form: Form
+class Job(Protocol):
+    """Some videos to be looked into by one worker; it must survive pickling."""
 
     @property
-    def record(self) -> Path:
-        """The file that says what is in the shard; while it is not there, nothing is."""
-        return self.shard.with_suffix(".json")
+    def videos(self) -> Collection[str]:
+        """Names of the videos."""
 
-    def digest(self) -> str:
-        """Hash of everything that the shard depends on but the videos' content."""
-        rows = {video: [asdict(span) for span in spans] for video, spans in self.videos.items()}
-        return hashlib.sha256(json.dumps([rows, asdict(self.form)]).encode()).hexdigest()
-
-    def stamps(self) -> dict[str, list[int] | None]:
-        """Size and time of change of every video, None for one that is not there."""
-        return {video: _stamp(self.root / video) for video in self.videos}
-
-    def finished(self) -> dict[str, Any] | None:
-        """The shard's record, if the shard is there and its videos have not changed since."""
-        try:
-            record: dict[str, Any] = json.loads(self.record.read_text())
-            size = self.shard.stat().st_size
-        except (OSError, ValueError, KeyError):
-            return None
-        same = (record["digest"], record["stamps"]) == (self.digest(), self.stamps())
-        return record if same and size == record["size"] else None
-
-    def run(self, lost: Mapping[str, str], say: Callable[[Mapping[str, Any]], None]) -> None:
-        """Write the shard, then its record.
+    def run(self, lost: Mapping[str, str], say: Say) -> Any:
+        """Do it, in the worker.
 
         Args:
             lost: videos to leave out, and why.
-            say: called with `{"video": name}` at the start of each video and with `{}` on the way.
+            say: to be called with `{"video": name}` at the start of each video and, where one may
+                take long, with `{}` on the way.
+
+        Returns:
+            Anything that JSON can hold.
         """
-        stamps = self.stamps()
-        places: dict[str, tuple[int, int]] = {}
-        reasons: dict[str, str] = {}
-        with replacing(self.shard) as partial, partial.open("wb") as file:
-            for video, spans in self.videos.items():
-                say({"video": video})
-                if video in lost:
-                    reasons.update({span.id: lost[video] for span in spans})
-                    continue
-                for result in sweep(self.root / video, video, spans, self.form, _Beat(say)):
-                    if isinstance(result, PackedClip):
-                        data = result.to_bytes()
-                        places[result.id] = file.tell(), len(data)
-                        file.write(data)
-                    else:
-                        reasons[result[0]] = result[1]
-            file.write(END)
-            size = file.tell()
-        record = {
-            "digest": self.digest(),
-            "stamps": stamps,
-            "size": size,
-            "places": places,
-            "reasons": reasons,
-        }
-        with replacing(self.record) as partial:
-            partial.write_text(json.dumps(record) + "\n")
+
+
+def run(jobs: Sequence[Job], *, workers: int, patience: float, title: str) -> list[Any]:
+    """What the jobs return, in their order, while a bar on standard error shows the progress.
+
+    Args:
+        jobs: what to do.
+        workers: processes, each at one job at a time.
+        patience: seconds without progress after which a video is given up.
+        title: of the bar.
+
+    Raises:
+        SonantError: a job failed for another reason than its videos.
+    """
+    if not jobs:
+        return []
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("videos"),
+        TimeRemainingColumn(),
+    )
+    workers = min(workers, len(jobs))
+    crew = Crew(workers, patience)
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        crew,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        task = progress.add_task(title, total=sum(len(job.videos) for job in jobs))
+        begun: set[tuple[int, str]] = set()
+
+        def begin(number: int, video: str) -> None:
+            begun.add((number, video))
+            progress.update(task, completed=len(begun) - 1)
+
+        futures = [threads.submit(crew.do, job, partial(begin, k)) for k, job in enumerate(jobs)]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            crew.stop()
+            raise
+        progress.update(task, completed=len(begun))
+    return [future.result() for future in futures]
 
 
 class Crew:
@@ -131,15 +129,18 @@ class Crew:
         for worker in self._all:
             worker.kill()
 
-    def do(self, job: Job, began: Callable[[str], None]) -> None:
-        """Have a shard written; blocks. Safe to call from as many threads as there are workers.
+    def do(self, job: Job, began: Callable[[str], None]) -> Any:
+        """Have a job done; blocks. Safe to call from as many threads as there are workers.
 
         Args:
-            job: the shard.
+            job: what to do.
             began: called with each video when it is begun; again where it had to be begun again.
 
+        Returns:
+            What the job returns.
+
         Raises:
-            SonantError: it cannot be written.
+            SonantError: it cannot be done.
         """
         lost: dict[str, str] = {}
         worker = self._free.get()
@@ -151,14 +152,13 @@ class Crew:
                     if self._stopped:
                         break
                 try:
-                    worker.do(job, lost, began)
-                    return
+                    return worker.do(job, lost, began)
                 except _WorkerLostError as error:
                     if not error.video or error.video in lost:
-                        raise SonantError(f"a pack worker {error}") from error
+                        raise SonantError(f"a worker {error}") from error
                     lost[error.video] = f"the decoder {error}"
                     worker = None
-            raise SonantError("packing was stopped")
+            raise SonantError("the work was stopped")
         finally:
             self._free.put(worker)
 
@@ -178,7 +178,6 @@ class _Worker:
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
         self._patience = patience
@@ -192,31 +191,34 @@ class _Worker:
         self._process.kill()
         self._process.communicate()
 
-    def do(self, job: Job, lost: Mapping[str, str], began: Callable[[str], None]) -> None:
+    def do(self, job: Job, lost: Mapping[str, str], began: Callable[[str], None]) -> Any:
         video, patience = "", max(START, self._patience)
-        answer = self._ask({"job": _to_json(job), "lost": lost}, patience)
-        while not answer.get("done"):
+        answer = self._ask(pickle.dumps((job, lost)), patience)
+        while "done" not in answer:
             if "failed" in answer:
                 raise SonantError(answer["failed"])
             if answer:
                 video, patience = answer["video"], self._patience
                 began(video)
-            answer = self._ask(None, patience, video)
+            answer = self._ask(b"", patience, video)
+        return answer["done"]
 
-    def _ask(self, question: Any, patience: float, video: str = "") -> dict[str, Any]:
-        """Send a line, if there is one to send, and wait for the next answer."""
+    def _ask(self, question: bytes, patience: float, video: str = "") -> dict[str, Any]:
+        """Send a question, if there is one, and wait for the next answer."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
         watchdog = threading.Timer(patience, self._process.kill)
         watchdog.start()
         asked = time.monotonic()
         try:
-            if question is not None:
-                print(json.dumps(question), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline() if self._process.stdout else ""
+            stdin.write(question)
+            stdin.flush()
+            line = stdout.readline()
         except BrokenPipeError:
-            line = ""
+            line = b""
         finally:
             watchdog.cancel()
-        if line.endswith("\n"):
+        if line.endswith(b"\n"):
             return dict(json.loads(line))
         self.kill()
         if time.monotonic() - asked >= patience:
@@ -224,54 +226,22 @@ class _Worker:
         raise _WorkerLostError(video, _ending(self._process.returncode))
 
 
-class _Beat:
-    """Says every now and then that there is progress."""
-
-    def __init__(self, say: Callable[[Mapping[str, Any]], None]) -> None:
-        self._say, self._last = say, time.monotonic()
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last > BEAT:
-            self._last = now
-            self._say({})
-
-
 def work() -> None:
-    """What a worker does: jobs come in as lines of JSON, signs of life go out as such."""
+    """What a worker does: jobs come in pickled, signs of life and results go out as JSON lines."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a library may print must not end up among the answers.
-    with os.fdopen(os.dup(1), "w") as answers:
+    with os.fdopen(0, "rb") as questions, os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
 
         def say(answer: Mapping[str, Any]) -> None:
             print(json.dumps(answer), file=answers, flush=True)
 
-        for line in sys.stdin:
-            question = json.loads(line)
+        while questions.peek(1):
+            job, lost = pickle.load(questions)
             try:
-                _from_json(question["job"]).run(question["lost"], say)
+                say({"done": job.run(lost, say)})
             except SonantError as error:
                 say({"failed": str(error)})
-            else:
-                say({"done": True})
-
-
-def _to_json(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "shard": str(job.shard), "root": str(job.root)}
-
-
-def _from_json(job: Mapping[str, Any]) -> Job:
-    videos = {video: [Span(**span) for span in spans] for video, spans in job["videos"].items()}
-    return Job(Path(job["shard"]), Path(job["root"]), videos, Form(**job["form"]))
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _ending(code: int) -> str:

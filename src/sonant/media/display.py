@@ -15,6 +15,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from sonant.media.events import EDGE, TICK, Damage, Lost, Picture
 from sonant.media.frames import Pixels, short_side
 
+SHAPES = "the pictures change their shape within the span"
+
 
 class Screen:
     """What is on display at the times asked for, told as the pictures arrive.

@@ -11,7 +11,7 @@ import numpy as np
 
 from sonant.errors import MediaError, UsageError
 from sonant.media.decode import MediaFile
-from sonant.media.display import Scaler, Screen, shown_size
+from sonant.media.display import SHAPES, Scaler, Screen, shown_size
 from sonant.media.events import Lost, Picture, Samples, Sound
 from sonant.media.frames import Pixels, Times, centres
 from sonant.media.sound import MARGIN, SoundTrack
@@ -165,7 +165,7 @@ def _pictures(file: MediaFile, times: Times, size: int) -> tuple[Pixels, Times]:
             break
     show(screen.finish())
     if len({picture.shape for picture in shown}) > 1:
-        raise Lost("the pictures change their shape within the span", times[0])
+        raise Lost(SHAPES, times[0])
     return np.stack(shown), np.array(shown_times)
 
 

@@ -2,7 +2,7 @@
 
     <key>.json      id, video, start, end, rate, samples_start, frame_times
     <key>.wav       mono sound, 16 bit
-    <key>.000.jpg   the frames, in order
+    <key>.000.jpg   the frames, in order; one that is the picture of the frame before is left out
 
 WebDataset reads the same files: all members of a key are one sample. They hold no dates and no
 owners, so that the same clip is always the same bytes.
@@ -67,7 +67,11 @@ class PackedClip:
             _member(f"{name}.json", json.dumps(about).encode()),
             _member(f"{name}.wav", to_wav(self.samples, self.rate)),
         ]
-        parts += [_member(f"{name}.{k:03}.jpg", jpeg) for k, jpeg in enumerate(self.jpegs)]
+        parts += [
+            _member(f"{name}.{k:03}.jpg", jpeg)
+            for k, jpeg in enumerate(self.jpegs)
+            if not k or self.frame_times[k] > self.frame_times[k - 1]
+        ]
         return b"".join(parts)
 
 
@@ -77,7 +81,8 @@ def load(data: bytes, id: str, frames: int) -> Media:
     Args:
         data: all bytes of the clip.
         id: the clip that is expected there.
-        frames: how many frames: those nearest to the middles of so many equal parts of the clip.
+        frames: how many frames: those nearest to the middles of so many equal parts of the clip;
+            for 0, no picture is decoded, and `frames` and `frame_times` are None.
 
     Raises:
         ValueError: the bytes are of another clip or of no clip at all.
@@ -86,11 +91,12 @@ def load(data: bytes, id: str, frames: int) -> Media:
     about = json.loads(bytes(members["json"]))
     if about["id"] != id:
         raise ValueError(f"there lies clip {about['id']!r}")
-    there = len(about["frame_times"])
-    chosen = (2 * np.arange(frames) + 1) * there // (2 * frames)
+    times = np.array(about["frame_times"])
+    middles = (2 * np.arange(frames) + 1) * len(times) // (2 * max(frames, 1))
+    stored = np.searchsorted(times, times[middles])
     return Media(
-        frames=np.stack([_pixels(members[f"{k:03}.jpg"]) for k in chosen]),
-        frame_times=np.array([about["frame_times"][k] for k in chosen]),
+        frames=np.stack([_pixels(members[f"{k:03}.jpg"]) for k in stored]) if frames else None,
+        frame_times=times[stored] if frames else None,
         samples=from_wav(members["wav"]),
         samples_start=about["samples_start"],
         rate=about["rate"],

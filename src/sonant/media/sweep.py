@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sonant.errors import MediaError
 from sonant.media.decode import MediaFile
-from sonant.media.display import Scaler, Screen
+from sonant.media.display import SHAPES, Scaler, Screen
 from sonant.media.events import EDGE, Damage, Lost, Picture, Sound
 from sonant.media.frames import centres
 from sonant.media.shard import PackedClip, to_jpeg
@@ -80,7 +80,17 @@ class _Growing:
 
     jpegs: list[bytes] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The picture that was last made a JPEG; clips that overlap want it again."""
+
+    time: float
+    shape: tuple[int, ...]
+    jpeg: bytes
 
 
 class _Sweep:
@@ -99,7 +109,7 @@ class _Sweep:
         file.only_show(times)
         self._scaler = Scaler(form.short_side, file.pixel_shape)
         self._track = SoundTrack()
-        self._encoded: tuple[float, bytes] = (math.nan, b"")
+        self._encoded = _Encoded(math.nan, (), b"")
         starts = [span.start for span in reversed(spans)]
         self._earliest = [*reversed([*accumulate(starts, min)]), math.inf]
         self._given = 0
@@ -125,14 +135,21 @@ class _Sweep:
             if isinstance(answer, str):
                 growing.reason = growing.reason or answer
             elif not growing.reason:
-                growing.times.append(answer.time)
-                growing.jpegs.append(self._jpeg(answer))
+                try:
+                    picture = self._encode(answer)
+                except Lost as lost:
+                    growing.reason = lost.reason
+                else:
+                    growing.times.append(picture.time)
+                    growing.shapes.add(picture.shape)
+                    growing.jpegs.append(picture.jpeg)
 
-    def _jpeg(self, picture: Picture) -> bytes:
-        if self._encoded[0] != picture.time:
+    def _encode(self, picture: Picture) -> _Encoded:
+        if self._encoded.time != picture.time:
             pixels = self._scaler.pixels(picture.frame)
-            self._encoded = picture.time, to_jpeg(pixels, self._form.quality)
-        return self._encoded[1]
+            jpeg = to_jpeg(pixels, self._form.quality)
+            self._encoded = _Encoded(picture.time, pixels.shape, jpeg)
+        return self._encoded
 
     def _ready(self, *, at_end: bool = False) -> Iterator[PackedClip | tuple[str, str]]:
         while self._given < len(self._spans):
@@ -146,8 +163,8 @@ class _Sweep:
             self._track.forget(self._earliest[self._given] - MARGIN - EDGE)
 
     def _finished(self, span: Span, growing: _Growing) -> PackedClip | tuple[str, str]:
-        if growing.reason:
-            return span.id, growing.reason
+        if growing.reason or len(growing.shapes) > 1:
+            return span.id, growing.reason or SHAPES
         try:
             samples, samples_start = self._track.cut(span.start, span.end, self._form.rate)
         except Lost as lost:

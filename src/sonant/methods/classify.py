@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonant.clips import Clips
-from sonant.data import Views
 from sonant.distributed import gather
 from sonant.errors import UsageError
 from sonant.media.text import Tokenizer
-from sonant.methods.mc3 import small_towers
+from sonant.methods.mc3 import small_parts
 from sonant.methods.method import Method, Precision, Recipe, at_least_fp32
 from sonant.types import Batch, Modality, Stage
 
@@ -111,7 +110,6 @@ def supervised_small(
     frames: int = 8,
     size: int = 64,
     jitter: int = 4,
-    rate: int = 16000,
     seconds: float = 1.5,
     tokens: int = 16,
     width: int = 128,
@@ -133,7 +131,6 @@ def supervised_small(
         frames: of video a clip.
         size: pixels a side.
         jitter: most pixels that the crop moves in training; the mirror is thrown in.
-        rate: samples of sound a second.
         seconds: length of a clip's sound.
         tokens: longest narration; the rest is cut off.
         width: of each tower's output.
@@ -143,7 +140,16 @@ def supervised_small(
         precision: of the towers in training.
         seed: of the weights, the order and the crops.
     """
-    towers = small_towers(tokenizer, tokens=tokens, width=width, seed=seed)
+    towers, views = small_parts(
+        tokenizer,
+        frames=frames,
+        size=size,
+        jitter=jitter,
+        seconds=seconds,
+        tokens=tokens,
+        width=width,
+        seed=seed,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = Supervised(
@@ -156,15 +162,7 @@ def supervised_small(
         )
     return Recipe(
         method=method,
-        views=Views(
-            tokenizer=tokenizer,
-            frames=frames,
-            size=size,
-            jitter=jitter,
-            rate=rate,
-            seconds=seconds,
-            tokens=tokens,
-        ),
+        views=views,
         batch=batch,
         learning_rates=(learning_rate,),
         weight_decay=weight_decay,

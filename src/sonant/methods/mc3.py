@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sonant.data import Views
 from sonant.distributed import gather
 from sonant.encoders.small import SmallAudio, SmallText, SmallVideo
+from sonant.errors import above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Precision, Recipe, Tower
 from sonant.objectives import consensus, contrastive
@@ -28,6 +29,9 @@ class MC3(Method):
         inverse: see `sonant.objectives.consensus`.
         detach: likewise.
         norm: likewise.
+
+    Raises:
+        UsageError: the temperature or an exponent is not above 0.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class MC3(Method):
         norm: Literal["l1", "l2"] = "l1",
     ) -> None:
         super().__init__(towers, stages)
+        above_zero(temperature=temperature)
+        above_zero(**{f"exponent of {modality}": x for modality, x in exponents.items()})
         self.temperature = temperature
         self.anchor = anchor
         self.exponents = dict(exponents)
@@ -85,7 +91,6 @@ def mc3_small(
     frames: int = 8,
     size: int = 64,
     jitter: int = 4,
-    rate: int = 16000,
     seconds: float = 1.5,
     tokens: int = 16,
     width: int = 128,
@@ -115,7 +120,6 @@ def mc3_small(
         frames: of video a clip.
         size: pixels a side.
         jitter: most pixels that the crop moves in training; the mirror is thrown in.
-        rate: samples of sound a second.
         seconds: length of a clip's sound.
         tokens: longest narration; the rest is cut off.
         width: of the shared space.
@@ -126,7 +130,16 @@ def mc3_small(
         precision: of the towers in training.
         seed: of the weights, the order and the crops.
     """
-    towers = small_towers(tokenizer, tokens=tokens, width=width, seed=seed)
+    towers, views = small_parts(
+        tokenizer,
+        frames=frames,
+        size=size,
+        jitter=jitter,
+        seconds=seconds,
+        tokens=tokens,
+        width=width,
+        seed=seed,
+    )
     exponents: dict[Modality, float] = {
         "audio": audio_exponent,
         "video": video_exponent,
@@ -145,15 +158,7 @@ def mc3_small(
     )
     return Recipe(
         method=method,
-        views=Views(
-            tokenizer=tokenizer,
-            frames=frames,
-            size=size,
-            jitter=jitter,
-            rate=rate,
-            seconds=seconds,
-            tokens=tokens,
-        ),
+        views=views,
         batch=batch,
         learning_rates=(align_rate, refine_rate),
         weight_decay=weight_decay,
@@ -162,14 +167,32 @@ def mc3_small(
     )
 
 
-def small_towers(
-    tokenizer: Tokenizer, *, tokens: int, width: int, seed: int
-) -> dict[Modality, nn.Module]:
-    """One small tower for each modality, initialised from the seed alone."""
+def small_parts(
+    tokenizer: Tokenizer,
+    *,
+    frames: int,
+    size: int,
+    jitter: int,
+    seconds: float,
+    tokens: int,
+    width: int,
+    seed: int,
+) -> tuple[dict[Modality, nn.Module], Views]:
+    """One small tower for each modality, initialised from the seed alone, and what they look at."""
+    views = Views(
+        tokenizer=tokenizer,
+        frames=frames,
+        size=size,
+        jitter=jitter,
+        seconds=seconds,
+        tokens=tokens,
+    )
+    at_least(1, width=width)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return {
+        towers: dict[Modality, nn.Module] = {
             "audio": Tower(SmallAudio(), width),
             "video": Tower(SmallVideo(), width),
             "text": Tower(SmallText(vocabulary=tokenizer.size, tokens=tokens), width),
         }
+    return towers, views

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sonant.clips import Clips
 from sonant.data import Views
 from sonant.encoders import Encoder
+from sonant.errors import above_zero, at_least
 from sonant.types import MODALITIES, Batch, Embeddings, Modality, Stage
 
 Precision = Literal["fp32", "bf16"]
@@ -34,7 +35,8 @@ class Tower(nn.Module):
 class Method(nn.Module):
     """What one paper does with a batch.
 
-    Whatever it needs after a restart is a parameter or a buffer.
+    Whatever it needs after a restart is a parameter or a buffer. Buffers are not exchanged between
+    ranks: each rank fills and changes them alike.
 
     Args:
         towers: modality to tower; what a batch holds of other modalities is not looked at.
@@ -65,6 +67,9 @@ class Method(nn.Module):
 
     def begin(self, stage: Stage, features: Callable[[], Embeddings]) -> None:
         """Prepare for a stage; called before its first step, on every rank alike.
+
+        The method is in evaluation mode, and torch's random numbers are a function of the recipe's
+        seed and the stage.
 
         Args:
             stage: the one that begins.
@@ -110,3 +115,9 @@ class Recipe:
     """Of the towers in training; losses and evaluation are always fp32."""
     seed: int = 0
     """Of order and augmentation; the method's weights come initialised."""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch=self.batch)
+        at_least(0, seed=self.seed)
+        at_least(0, **{f"epochs of {stage.name}": stage.epochs for stage in self.method.stages})
+        above_zero(clip_norm=self.clip_norm)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sonant.errors import UsageError
 
@@ -83,46 +82,10 @@ def interval(
     return named["value"]
 
 
-def difference(
-    first: Callable[[Weights], Float[np.ndarray, " draws"]],
-    second: Callable[[Weights], Float[np.ndarray, " draws"]],
-    videos: ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Interval of first minus second, both taken on the same resamples; see `intervals`."""
-    return interval(
-        lambda weights: first(weights) - second(weights), videos, resamples=resamples, seed=seed
-    )
-
-
 def mean(values: ArrayLike) -> Callable[[Weights], Float[np.ndarray, " draws"]]:
     """The statistic "mean of these values" [clips]."""
     numbers = np.asarray(values, np.float64)
     return lambda weights: _ratio(weights @ numbers, weights.sum(1))
-
-
-def median(values: ArrayLike) -> Callable[[Weights], Float[np.ndarray, " draws"]]:
-    """The statistic "median of these values" [clips]; of an even number, the middle of two."""
-    numbers = np.asarray(values, np.float64)
-    order = np.argsort(numbers, kind="stable")
-    rising = numbers[order]
-
-    def statistic(weights: Weights) -> Float[np.ndarray, " draws"]:
-        upto = np.cumsum(weights[:, order], axis=1)
-        middle = upto[:, -1:] / 2
-        places = [np.argmax(beyond, axis=1) for beyond in (upto >= middle, upto > middle)]
-        return np.where(upto[:, -1] > 0, (rising[places[0]] + rising[places[1]]) / 2, np.nan)
-
-    return statistic
-
-
-def of_rows(function: Callable[[NDArray[Any]], float]) -> Callable[[Weights], Any]:
-    """Make a statistic of any function of drawn rows; one call a resample, so for small things."""
-    return lambda weights: np.array(
-        [function(np.repeat(np.arange(len(draw)), draw.astype(int))) for draw in weights], float
-    )
 
 
 def draws(videos: ArrayLike, *, resamples: int = 1000, seed: int = 0) -> Iterator[Weights]:

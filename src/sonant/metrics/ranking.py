@@ -1,14 +1,16 @@
 """How well scores rank: areas under ROC and PR curves, and retrieval, with exact treatment of ties.
 
 Ties. The areas are those of curves whose points are the distinct scores, so tied clips enter
-together; for ROC that counts a tied pair half. The retrieval measures are expectations over all
-orders of the tied items, each equally likely. So scores that say nothing get the chance level.
+together; for ROC that counts a tied pair half. The retrieval measures are means, or the median,
+over all orders of the tied items, each equally likely. So scores that say nothing get the chance
+level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from sonant.errors import UsageError
 
 Array = NDArray[Any]
 
+ROUNDING = 1e-9
+"""How far from 1/2 a sum of probabilities may be that is 1/2."""
 AREAS = ("roc_auc", "average_precision", "pr_auc")
 
 
@@ -168,11 +172,12 @@ def retrieval(
     - `mean_hits@k`: relevant items in the first k, a number, not a fraction;
     - `precision@k`: relevant items in the first k / k;
     - `map`: mean over the R relevant items of the precision at their places;
-    - `median_rank`: place of the first relevant item, from 1; the median over queries.
+    - `median_rank`: place of the first relevant item, from 1.
 
-    All but the last are means over queries. Ties are counted half: each value is the expectation
-    over all orders of tied items, so an item tied with one other at the top has hit@1 = 1/2, and a
-    constant matrix gets exactly what random order gets on average.
+    All but the last are means over queries and over all orders of tied items, so an item tied with
+    one other at the top has hit@1 = 1/2. `median_rank` is the median over queries and orders alike:
+    half of all (query, order) have the place before it, half behind it. So a constant matrix gets
+    exactly what random order gets.
 
     Args:
         similarity: [queries, gallery], higher for nearer, not NaN.
@@ -183,29 +188,47 @@ def retrieval(
         UsageError: shapes differ, a similarity is NaN, a k is not positive, or a query has nothing
             relevant (such queries are for the caller to leave out).
     """
-    values = retrieval_by_query(similarity, relevant, ks)
-    return {
-        name: float(np.median(of) if name == "median_rank" else np.mean(of))
-        for name, of in values.items()
-    }
+    return _over_queries(retrieval_by_query(similarity, relevant, ks))
 
 
 def retrieval_by_query(
     similarity: ArrayLike, relevant: ArrayLike, ks: Iterable[int] = (1, 5, 10)
-) -> dict[str, Float[np.ndarray, " queries"]]:
-    """The values behind `retrieval`, one for each query; `median_rank` holds the ranks."""
+) -> dict[str, Float[np.ndarray, queries * _]]:
+    """The values behind `retrieval`, one for each query.
+
+    Only `median_rank` holds [queries, gallery], for `median_rank`: the probabilities that the first
+    relevant item is at place 1, at 1 or 2, and so on.
+    """
     lengths = _lengths(ks)
     groups = _tied(*_checked_matrices(similarity, relevant))
     wanted = groups.sum(groups.wanted)
+    first = _first_upto(groups, np.shape(similarity)[1])
     hits = {k: groups.sum(groups.wanted * groups.among(k) / groups.tied) for k in lengths}
     return {
-        **{f"hit@{k}": _any_hit(groups, k) for k in lengths},
+        **{f"hit@{k}": first[:, min(k, first.shape[1]) - 1] for k in lengths},
         **{f"recall@{k}": hits[k] / wanted for k in lengths},
         **{f"mean_hits@{k}": hits[k] for k in lengths},
         **{f"precision@{k}": hits[k] / k for k in lengths},
         "map": groups.sum(_precisions(groups)) / wanted,
-        "median_rank": _first_rank(groups),
+        "median_rank": first,
     }
+
+
+def median_rank(
+    first: Float[np.ndarray, "queries gallery"],
+    weights: Float[np.ndarray, "draws queries"] | None = None,
+) -> Float[np.ndarray, " draws"]:
+    """Median place over queries and orders of ties, where an even number has the middle of two.
+
+    Args:
+        first: of each query, the probability that its place is 1, at most 2, and so on.
+        weights: how often a query counts; once if not given. A draw without queries has NaN.
+    """
+    given = np.ones((1, len(first))) if weights is None else weights
+    total = given.sum(1)
+    share = _divide(given @ first, np.repeat(total[:, None], first.shape[1], 1))
+    places = [np.argmax(share > half, axis=1) for half in (0.5 - ROUNDING, 0.5 + ROUNDING)]
+    return np.where(total > 0, 1 + (places[0] + places[1]) / 2, np.nan)
 
 
 def chance(
@@ -216,7 +239,7 @@ def chance(
     permutations: int = 10,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Mean of `retrieval` over random swaps of places of the gallery's items.
+    """`retrieval` over random swaps of places of the gallery's items, taken together.
 
     Args:
         similarity: [queries, gallery].
@@ -235,11 +258,17 @@ def chance(
             f"chance needs relevance [queries, gallery] and a permutation or more; got shape "
             f"{truth.shape} and {permutations}"
         )
-    drawn = [
-        retrieval(similarity, truth[:, rng.permutation(truth.shape[1])], lengths)
-        for _ in range(permutations)
-    ]
-    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0]}
+    swaps = (rng.permutation(truth.shape[1]) for _ in range(permutations))
+    drawn = (retrieval_by_query(similarity, truth[:, swap], lengths) for swap in swaps)
+    totals = reduce(lambda x, y: {name: x[name] + y[name] for name in x}, drawn)
+    return _over_queries({name: total / permutations for name, total in totals.items()})
+
+
+def _over_queries(by_query: Mapping[str, Array]) -> dict[str, float]:
+    return {
+        name: float(median_rank(values)[0] if name == "median_rank" else np.mean(values))
+        for name, values in by_query.items()
+    }
 
 
 def _area(name: str, y: ArrayLike, s: ArrayLike) -> float:
@@ -342,23 +371,20 @@ def _tied(
     return _Tied(len(similarity), *np.concatenate(found, axis=1))
 
 
-def _any_hit(groups: _Tied, k: int) -> Float[np.ndarray, " queries"]:
-    """Probability that the best group has a relevant item in the first k (hypergeometric)."""
+def _first_upto(groups: _Tied, gallery: int) -> Float[np.ndarray, "queries gallery"]:
+    """Probability that the first relevant item is in the first 1, 2, ... (hypergeometric).
+
+    Of the best group, of which m are tied and r wanted, none is among j drawn with probability
+    C(m - r, j) / C(m, j).
+    """
     best = groups.before == 0
-    tied, wanted, drawn = groups.tied[best], groups.wanted[best], groups.among(k)[best]
-    others = tied - wanted
-    spare = np.maximum(others - drawn, 0)
-    none = np.exp(
-        gammaln(others + 1.0) + gammaln(tied - drawn + 1.0) - gammaln(spare + 1.0)
-        - gammaln(tied + 1.0)
-    )  # fmt: skip
+    above, tied, others = (
+        values[best][:, None] for values in (groups.above, groups.tied, groups.tied - groups.wanted)
+    )
+    drawn = np.clip(np.arange(1, gallery + 1) - above, 0, tied)
+    log = gammaln(np.arange(gallery + 1) + 1.0)
+    none = np.exp(log[others] + log[tied - drawn] - log[np.maximum(others - drawn, 0)] - log[tied])
     return np.select([drawn == 0, drawn > others], [0.0, 1.0], 1 - none)
-
-
-def _first_rank(groups: _Tied) -> Float[np.ndarray, " queries"]:
-    """Mean place of the first of r relevant items among m tied ones: (m + 1) / (r + 1)."""
-    best = groups.before == 0
-    return np.asarray(groups.above[best] + (groups.tied[best] + 1) / (groups.wanted[best] + 1))
 
 
 def _precisions(groups: _Tied) -> Float[np.ndarray, " groups"]:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import pyarrow.csv
 
 from sonant.clips import Clips
 from sonant.errors import MediaError, TableError, UsageError
+from sonant.media import crew
 from sonant.media.read import Probe, probe
 from sonant.types import Clip
 
@@ -48,6 +47,10 @@ SUFFIXES = frozenset(
     ]
 )
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+LONGEST = 7 * 24 * 3600.0
+"""Seconds; a header that claims more is not believed."""
+LOOK_SIZE = 8
+"""Videos that a worker looks into at a time."""
 OWN_COLUMNS = ("id", "video", "time", "start", "end", "text", "split")
 
 
@@ -83,7 +86,7 @@ def folder(
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
     workers: int = 2,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda done, total: done,
+    patience: float = 60.0,
 ) -> Clips:
     """Make the clip table of a folder of videos.
 
@@ -95,24 +98,26 @@ def folder(
         stride: seconds from one un-narrated window to the next; their length if not given.
         fractions: shares of the splits, dealt by video, where the CSV has no column `split`; with
             fewer videos than splits no split is set.
-        seed: of that deal.
+        seed: of that deal, 0 or more.
         workers: processes that look into the videos.
-        progress: wraps the iterable of looked-at videos and their number, to show it.
+        patience: seconds without an answer after which a video is given up.
 
     Raises:
-        UsageError: the folder does not exist or holds no video.
+        UsageError: the folder does not exist or holds no video; impossible settings.
         TableError: a CSV cannot be read, lacks columns, or repeats ids.
     """
     window = window or Window()
+    _check(stride=stride, seed=seed, workers=workers, patience=patience)
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
     table = None if narrations is None else _narrations(narrations)
     videos = _videos(root) if table is None else sorted(set(table["video"].to_pylist()))
     if not videos:
         raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
-    with ProcessPoolExecutor(workers) as pool:
-        looks = pool.map(partial(_look, root), videos, chunksize=8)
-        seen = dict(zip(videos, progress(looks, len(videos)), strict=True))
+    looks = [_Look(root, videos[k : k + LOOK_SIZE]) for k in range(0, len(videos), LOOK_SIZE)]
+    found = crew.run(looks, workers=workers, patience=patience, title="index")
+    answers = [look if isinstance(look, str) else Probe(**look) for some in found for look in some]
+    seen = dict(zip(videos, answers, strict=True))
     if table is None:
         rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
     else:
@@ -126,6 +131,17 @@ def folder(
     return clips.split(fractions, seed=seed) if enough else clips
 
 
+def _check(*, stride: float | None, seed: int, workers: int, patience: float) -> None:
+    if stride is not None and not stride > 0:
+        raise UsageError(f"stride must be above 0 s, not {stride}")
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, not {seed}")
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
+    if not patience > 0:
+        raise UsageError(f"patience must be above 0 s, not {patience}")
+
+
 def _videos(root: Path) -> list[str]:
     return sorted(
         path.relative_to(root).as_posix()
@@ -134,14 +150,35 @@ def _videos(root: Path) -> list[str]:
     )
 
 
-def _look(root: Path, video: str) -> Probe | str:
+@dataclass(frozen=True)
+class _Look:
+    """Some videos to be probed by a worker: each gets a `Probe` as a dictionary, or a reason."""
+
+    root: Path
+    videos: Sequence[str]
+
+    def run(self, lost: Mapping[str, str], say: crew.Say) -> list[dict[str, Any] | str]:
+        """What each is, in order."""
+        found: list[dict[str, Any] | str] = []
+        for video in self.videos:
+            say({"video": video})
+            look = lost.get(video) or _look(self.root / video)
+            found.append(look if isinstance(look, str) else asdict(look))
+        return found
+
+
+def _look(path: Path) -> Probe | str:
     """What the file is, or why it cannot be used."""
-    if not (root / video).is_file():
+    if not path.is_file():
         return "file is missing"
     try:
-        found = probe(root / video)
+        found = probe(path)
     except MediaError as error:
         return error.reason
+    except MemoryError:
+        return "it takes too much memory"
+    if not found.duration <= LONGEST:
+        return f"the file claims to last {found.duration:.0f} s"
     missing = [name for name in ("video", "audio") if not getattr(found, f"has_{name}")]
     return f"no {' and no '.join(missing)} stream" if missing else found
 
@@ -152,8 +189,6 @@ def _windows(
     if isinstance(look, str):
         return [(Clip(f"{video}@0.000", video, 0.0, window.length), look)]
     step = window.length if stride is None else stride
-    if not step > 0:
-        raise UsageError(f"stride must be above 0 s, not {stride}")
     if look.duration < window.length:
         why = _too_short(look.duration, window)
         return [(Clip(f"{video}@0.000", video, 0.0, window.length), why)]

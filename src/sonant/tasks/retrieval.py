@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sonant.features import Features
 from sonant.metrics import bootstrap
 from sonant.metrics.agreement import unit
 from sonant.metrics.bootstrap import Interval, Values, Weights
-from sonant.metrics.ranking import chance, retrieval_by_query
+from sonant.metrics.ranking import chance, median_rank, retrieval_by_query
 from sonant.tasks.agreement import bank, sounding
 from sonant.types import MODALITIES, Modality
 
@@ -39,7 +40,7 @@ class Row:
 
     name: str
     kind: str
-    """`model`, or `chance`: the mean over permutations of the gallery."""
+    """`model`, or `chance`: over permutations of the gallery."""
     direction: str
     """Query modality > gallery modality, of V, A and L."""
     values: dict[str, Interval]
@@ -245,7 +246,7 @@ def _similarity(
 
 def _statistic(by_query: Mapping[str, Array]) -> Callable[[Weights], Values]:
     parts = {
-        name: bootstrap.median(values) if name == "median_rank" else bootstrap.mean(values)
+        name: partial(median_rank, values) if name == "median_rank" else bootstrap.mean(values)
         for name, values in by_query.items()
     }
 

@@ -24,9 +24,12 @@ from sonant.features import Features
 from sonant.media.audio import log_mel
 from sonant.media.pack import Pack
 from sonant.media.read import Media
+from sonant.processes import die_with_parent
 
 Array = NDArray[Any]
 
+VERSION = "trivial 1"
+"""Of the measures and all that they are made by; with another they are measured anew."""
 MEASURES = (
     "loudness mean",
     "loudness max",
@@ -72,7 +75,8 @@ def trivial(
         return done
     measured = np.concatenate(list(_measured(packed, str(folder), workers)))
     scores = dict(zip(MEASURES, measured.T, strict=True))
-    features = Features.of(packed.column("id").tolist(), scores=scores, data=packed.digest())
+    data = packed.packed_digest()
+    features = Features.of(packed.column("id").tolist(), scores=scores, run=VERSION, data=data)
     if out is not None:
         features.write(out)
     return features
@@ -123,8 +127,7 @@ def _done(path: Path, packed: Clips) -> Features | None:
         there = Features.read(path)
     except TableError:
         return None
-    fits = there.data == packed.digest() and tuple(there.scores) == MEASURES
-    return there if fits else None
+    return there if (there.run, there.data) == (VERSION, packed.packed_digest()) else None
 
 
 def _measured(packed: Clips, folder: str, workers: int) -> Iterator[Array]:
@@ -139,7 +142,7 @@ def _measured(packed: Clips, folder: str, workers: int) -> Iterator[Array]:
     if useful < 2:
         yield from shown(map(chunk, chunks))
         return
-    with ProcessPoolExecutor(useful, get_context("spawn")) as processes:
+    with ProcessPoolExecutor(useful, get_context("spawn"), die_with_parent) as processes:
         yield from shown(processes.map(chunk, chunks))
 
 

@@ -1,0 +1,109 @@
+"""One shard to be written: some videos and their clips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sonant.files import replacing
+from sonant.media.crew import Say
+from sonant.media.shard import END, PackedClip
+from sonant.media.sweep import Form, Span, sweep
+
+BEAT = 0.2
+"""Seconds between two signs of life."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does: the shard, its videos and their clips."""
+
+    shard: Path
+    root: Path
+    videos: Mapping[str, list[Span]]
+    form: Form
+
+    @property
+    def record(self) -> Path:
+        """The file that says what is in the shard; while it is not there, nothing is."""
+        return self.shard.with_suffix(".json")
+
+    def digest(self) -> str:
+        """Hash of everything that the shard depends on but the videos' content."""
+        rows = {video: [asdict(span) for span in spans] for video, spans in self.videos.items()}
+        return hashlib.sha256(json.dumps([rows, asdict(self.form)]).encode()).hexdigest()
+
+    def stamps(self) -> dict[str, list[int] | None]:
+        """Size and time of change of every video, None for one that is not there."""
+        return {video: _stamp(self.root / video) for video in self.videos}
+
+    def finished(self) -> dict[str, Any] | None:
+        """The shard's record, if the shard is there and its videos have not changed since."""
+        try:
+            record: dict[str, Any] = json.loads(self.record.read_text())
+            size = self.shard.stat().st_size
+        except (OSError, ValueError, KeyError):
+            return None
+        same = (record["digest"], record["stamps"]) == (self.digest(), self.stamps())
+        return record if same and size == record["size"] else None
+
+    def run(self, lost: Mapping[str, str], say: Say) -> None:
+        """Write the shard, then its record.
+
+        Args:
+            lost: videos to leave out, and why.
+            say: called with `{"video": name}` at the start of each video and with `{}` on the way.
+        """
+        stamps = self.stamps()
+        places: dict[str, tuple[int, int]] = {}
+        reasons: dict[str, str] = {}
+        with replacing(self.shard) as partial, partial.open("wb") as file:
+            for video, spans in self.videos.items():
+                say({"video": video})
+                if video in lost:
+                    reasons.update({span.id: lost[video] for span in spans})
+                    continue
+                for result in sweep(self.root / video, video, spans, self.form, _Beat(say)):
+                    if isinstance(result, PackedClip):
+                        data = result.to_bytes()
+                        places[result.id] = file.tell(), len(data)
+                        file.write(data)
+                    else:
+                        reasons[result[0]] = result[1]
+            file.write(END)
+            size = file.tell()
+        record = {
+            "digest": self.digest(),
+            "stamps": stamps,
+            "size": size,
+            "places": places,
+            "reasons": reasons,
+        }
+        with replacing(self.record) as partial:
+            partial.write_text(json.dumps(record) + "\n")
+
+
+class _Beat:
+    """Says every now and then that there is progress."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last > BEAT:
+            self._last = now
+            self._say({})
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
