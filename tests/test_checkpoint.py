@@ -7,6 +7,7 @@ from torch import nn
 
 from sonant.checkpoint import RECORD, Checkpoint, load_weights, recorded, save_weights
 from sonant.errors import SonantError, UsageError
+from toy import largest_file
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
@@ -31,6 +32,24 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     torch.save({"version": 0}, path)
     with pytest.raises(UsageError, match="of version 0; this sonant goes on from"):
         Checkpoint.read(path)
+    whole = dict.fromkeys(("stage", "step", "model", "optimizer", "log"), 0) | {"version": 1}
+    torch.save(whole | {"epoch": 3}, path)
+    with pytest.raises(UsageError, match=r"whose parts are log, model, .*beside them: epoch"):
+        Checkpoint.read(path)
+    for foreign in (b"", b"text", b"\x80\x02c\n", b"}q\x00", bytes(range(256))):
+        path.write_bytes(foreign)
+        with pytest.raises(SonantError, match="not a readable checkpoint"):
+            Checkpoint.read(path)
+
+
+def test_a_checkpoint_for_which_there_is_no_space_is_not_begun(tmp_path: Path) -> None:
+    path, state = tmp_path / "last.pt", nn.Linear(64, 64).state_dict()
+    Checkpoint(0, 1, state, {}, 0).write(path)
+    said = r"last\.pt: cannot be written: File too large"
+    with pytest.raises(SonantError, match=said), largest_file(4096):
+        Checkpoint(0, 2, state, {}, 0).write(path)
+    assert Checkpoint.read(path).step == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
@@ -48,21 +67,28 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
         load_weights(nn.Linear(2, 3), path)
 
 
+def record(**parts: object) -> str:
+    return json.dumps(dict.fromkeys(RECORD, "") | {"arguments": {}} | parts)
+
+
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("written", "said"),
     [
         ("{", "not the record of a run"),
         ("{}", "not the record of a run"),
         ("3", "not the record of a run"),
-        (
-            json.dumps(dict.fromkeys(RECORD, "") | {"recipe": "sonant.no:way"}),
-            "sonant.no:way is not here",
-        ),
+        (record(recipe=3), "'recipe' is not a string"),
+        (record(arguments=[]), "'arguments' is not an object"),
+        (record(recipe="sonant.no:way"), "'sonant.no:way' is not here"),
+        (record(recipe="sonant.train:RECIPES"), "'sonant.train:RECIPES' is not here"),
+        (record(recipe=":"), "':' is not here"),
+        (record(recipe=""), "'' is not here"),
+        (record(recipe=".x:y"), "'.x:y' is not here"),
     ],
 )
-def test_records_that_lead_nowhere_are_refused(tmp_path: Path, record: str, said: str) -> None:
+def test_records_that_lead_nowhere_are_refused(tmp_path: Path, written: str, said: str) -> None:
     with pytest.raises(UsageError, match="no run there"):
         recorded(tmp_path)
-    (tmp_path / "record.json").write_text(record)
+    (tmp_path / "record.json").write_text(written)
     with pytest.raises(UsageError, match=said):
         recorded(tmp_path)

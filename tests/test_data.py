@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +16,7 @@ from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
 from sonant.types import Modality
-from toy import Toy, packed_toys, toy_clips
+from toy import SECONDS, Toy, packed_toys, toy_clips
 
 ALL = ("audio", "video", "text")
 
@@ -133,6 +136,29 @@ def test_what_was_not_saved_to_the_cache_is_made_again(tmp_path: Path) -> None:
     assert toy.reads == 4
 
 
+@pytest.mark.parametrize("change", ["cut", "longer", "other", "gone", "marks"])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, change: str) -> None:
+    request = Request(np.arange(4))
+    first = Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path)
+    wanted = first.batch(request)
+    first.kept.save(rank=0)
+    file = first.kept.folder / "video.npy"
+    if change == "cut":
+        os.truncate(file, 1000)
+    elif change == "longer":
+        os.truncate(file, file.stat().st_size + 1)
+    elif change == "other":
+        np.save(file, np.zeros(7))
+    elif change == "gone":
+        file.unlink()
+    else:
+        os.truncate(first.kept.folder / "video.0.npy", 130)
+    toy = Toy()
+    found = Examples(toy_clips(12), toy, views(), ALL, cache=tmp_path).batch(request)
+    assert toy.reads == 4
+    assert all(np.array_equal(found[m], wanted[m]) for m in ALL)
+
+
 def test_other_views_and_other_clips_have_another_cache(tmp_path: Path) -> None:
     ways = [(toy_clips(12), views()), (toy_clips(9), views()), (toy_clips(12), views(1))]
     ways += [(packed_toys(12), views()), (packed_toys(12, size=1024), views())]
@@ -191,6 +217,32 @@ def test_views_larger_than_the_pack_are_refused_before_training() -> None:
         check(2, frames=1)
     with pytest.raises(UsageError, match=r"36 pixels and 38 are wanted .*`--short-side`"):
         check(3, frames=2)
+
+
+def test_clips_of_another_length_than_the_views_are_refused() -> None:
+    def check(seconds: float, modalities: tuple[Modality, ...] = ALL, longer: bool = False) -> None:
+        clips = toy_clips(12)
+        if longer:
+            ends = clips.column("end") + np.eye(12)[7]
+            place = clips.table.column_names.index("end")
+            clips = type(clips)(clips.table.set_column(place, "end", [ends]), clips.root)
+            Examples(clips.quarantined({"c7": "damaged"}), Toy(), v(seconds), ALL).check_lengths()
+        Examples(clips, Toy(), v(seconds), modalities).check_lengths()
+
+    def v(seconds: float) -> Views:
+        return replace(views(), seconds=seconds)
+
+    check(SECONDS)
+    check(SECONDS + 0.004)
+    check(9.0, ("text",))
+    said = r"12 of 12 clips are not of the 1\.5 s .* 'c0' of 0\.3 s: train with `--seconds 0\.3`"
+    for modalities in (ALL, ("audio",), ("video", "text")):
+        with pytest.raises(UsageError, match=said):
+            check(1.5, modalities)
+    with pytest.raises(UsageError, match=r"not of the 0\.29 s"):
+        check(0.29)
+    with pytest.raises(UsageError, match=r"1 of 12 .* 'c7' of 1\.3 s: index clips of 0\.3 s"):
+        check(SECONDS, longer=True)
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"size": 0}, {"jitter": -1}, {"seconds": 0.0}])
@@ -252,3 +304,30 @@ def test_clips_without_words_are_named() -> None:
     with pytest.raises(UsageError, match=r"2 of 12 clips have no narration, the first is 'c4'"):
         Examples(mute, Toy(), views(), ALL).check_text()
     Examples(mute, Toy(), views(), ("audio", "video")).check_text()
+
+
+@pytest.mark.parametrize("sleep", [0.0, 60.0])
+def test_a_program_that_fails_does_not_wait_for_its_workers(sleep: float) -> None:
+    """Which leave SIGTERM to it: those that look for work, and one that is stuck in a clip."""
+    code = f"""
+import time
+from test_data import *
+class Slow(Toy):
+    def read(self, row, *, frames):
+        time.sleep({sleep} if row == 5 else 0)
+        return super().read(row, frames=frames)
+asked = [Request(np.array([row])) for row in range(12)]
+batches = loader(Examples(toy_clips(12), Slow(), views(), ALL), asked, workers=2)
+print(next(batches).index.tolist(), flush=True)
+raise KeyError("a mistake")
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert (made.returncode, made.stdout) == (1, "[0]\n"), made.stderr
+    assert "a mistake" in made.stderr

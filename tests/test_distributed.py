@@ -89,7 +89,7 @@ def methods() -> dict[str, Method]:
         (Stage("classify", 1),),
         width=4,
         label="sounding",
-        auxiliary={"verb": ["cut", "rub"]},
+        auxiliary=["verb"],
         auxiliary_weight=0.5,
     )
     supervised.attach(toy_clips(CLIPS))

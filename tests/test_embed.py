@@ -1,7 +1,9 @@
+import json
 import multiprocessing
 import os
 import signal
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from sonant.media.read import Media
 from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import mc3_small
 from sonant.train import train
-from toy import TINY, Toy, packed_toys, toy_clips
+from toy import SECONDS, TINY, Toy, packed_toys, toy_clips
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_clips_packed_anew_are_embedded_anew(
 
 
 def test_supervised_runs_give_scores(tmp_path: Path) -> None:
-    arguments = TINY | {"epochs": 1, "auxiliary": {"verb": ["cut", "rub", "wash"]}}
+    arguments = TINY | {"epochs": 1, "auxiliary": ["verb"]}
     train(supervised_small, arguments, toy_clips(18), tmp_path / "run", media=Toy(), workers=0)
     features = embed(tmp_path / "run", toy_clips(7), tmp_path / "f", media=Toy(), workers=0)
     assert features.modalities == ("audio", "video")
@@ -135,7 +137,43 @@ def test_a_model_says_what_it_wants(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'#C C' has no words"):
         model.embed(text=["cuts", "#C C"])
     with pytest.raises(MediaError):
-        model.score(tmp_path / "none.mp4", 0.0, 1.0)
+        model.score(tmp_path / "none.mp4", 2.0, 2.0 + SECONDS)
+    with pytest.raises(UsageError, match=r"is 1 s, and .* 0\.3 s: ask for 2 to 2\.3"):
+        model.score(tmp_path / "none.mp4", 2.0, 3.0)
+
+
+def test_wrong_use_is_refused(run: Path, tmp_path: Path) -> None:
+    def go(clips: Clips, **wrong: int) -> None:
+        embed(run, clips, tmp_path / "f.parquet", media=Toy(), **wrong)
+
+    for name, value, least in (("batch", 0, 1), ("batch", -8, 1), ("workers", -1, 0)):
+        with pytest.raises(UsageError, match=f"{name} must be at least {least}, not {value}"):
+            go(toy_clips(4), **{name: value})
+    clips = toy_clips(4)
+    place = clips.table.column_names.index("end")
+    ends = clips.column("start") + 3.0
+    longer = Clips(clips.table.set_column(place, "end", [ends]), clips.root)
+    with pytest.raises(UsageError, match=r"4 of 4 clips are not of the 0\.3 s .* 'c0' of 3 s"):
+        go(longer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_weights_are_known_by_any_path_but_not_with_other_views(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(run: Path) -> int:
+        toy = Toy()
+        embed(run, toy_clips(4), tmp_path / "f.parquet", media=toy, workers=0)
+        return toy.reads
+
+    monkeypatch.chdir(run.parent)
+    copy = tmp_path / "copy"
+    copytree(run, copy)
+    assert [reads(run), reads(Path(run.name)), reads(copy)] == [4, 0, 0]
+    record = json.loads((copy / "record.json").read_text())
+    record["arguments"]["frames"] = 1
+    (copy / "record.json").write_text(json.dumps(record))
+    assert [reads(copy), reads(copy), reads(run)] == [4, 0, 4]
 
 
 def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:

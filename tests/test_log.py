@@ -1,10 +1,14 @@
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from sonant.errors import SonantError
 from sonant.log import Log, agreement, effective_rank
+from toy import largest_file
 
 
 def test_lines_after_the_position_are_taken_back(tmp_path: Path) -> None:
@@ -32,6 +36,32 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
         log.say("one")
         assert log.position() == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    path, size = tmp_path / "log.jsonl", 1 << 20
+    path.write_bytes(bytes(size))
+    said = r"log\.jsonl: cannot be written: File too large"
+    with (
+        pytest.raises(SonantError, match=said) as told,
+        largest_file(size),
+        Log(path, keep=size) as log,
+    ):
+        log.step({"loss": 1.0})
+    assert isinstance(told.value.__context__, OSError)
+    assert told.value.__context__.__context__ is None
+
+
+def test_a_log_that_does_not_reach_the_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = r"log\.jsonl: cannot be written: no space left"
+    with pytest.raises(SonantError, match=said), Log(tmp_path / "log.jsonl", keep=0) as log:
+        log.position()
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])

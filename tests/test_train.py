@@ -3,6 +3,8 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -180,6 +182,32 @@ def test_sigterm_saves_stops_and_lets_go_on(trained: Path, tmp_path: Path) -> No
     assert weights(tmp_path) == weights(trained)
 
 
+def test_sigterm_of_the_whole_group_saves_too(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun, SLURM, systemd and timeout send it: the workers get it as well."""
+
+    def told(step: int, **more: Any) -> float:
+        if step == 3:
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(0.5)
+        return learning_rate(step, **more)
+
+    def work() -> None:
+        os.setpgrp()
+        try:
+            run(tmp_path, workers=2, save_every=100)
+        except Stopped:
+            sys.exit(128 + signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sonant.train, "learning_rate", told)
+        assert in_another_process(work) == 128 + signal.SIGTERM
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
+    run(tmp_path)
+    assert weights(tmp_path) == weights(trained)
+
+
 def test_sigint_saves_too(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Signalling(2, signal.SIGINT))
@@ -214,6 +242,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"video_exponent": 0.0}, "exponent of video must be above 0, not 0.0"),
     ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
     ({"seconds": -1.0}, "seconds must be above 0, not -1.0"),
+    ({"seconds": 1.5}, r"18 of 18 clips are not of the 1\.5 s .* of 0\.3 s: train with `--seconds"),
     ({"workers": -1}, "workers must be at least 0, not -1"),
     ({"save_every": 0}, "save_every must be at least 1, not 0"),
     ({"size": 64}, "short side has 36 pixels and 68 are wanted"),

@@ -1,5 +1,8 @@
 """Clips whose sound, pictures and words go together, made up on the fly: for tests of learning."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,10 @@ from sonant.types import Clip
 
 VERBS = ("cut", "wash", "rub")
 RATE = 16000
-TINY = {"frames": 2, "size": 32, "jitter": 2, "seconds": 0.3, "tokens": 6, "batch": 8, "width": 16}
-"""Arguments that make a recipe small."""
+SECONDS = 0.3
+TINY = {"frames": 2, "size": 32, "jitter": 2, "tokens": 6, "batch": 8, "width": 16}
+TINY |= {"seconds": SECONDS}
+"""Arguments that make a recipe small; its clips are as long as toy clips."""
 
 
 def toy_clips(n: int) -> Clips:
@@ -21,7 +26,7 @@ def toy_clips(n: int) -> Clips:
             id=f"c{i}",
             video=f"v{i // 20}.mp4",
             start=float(i % 20),
-            end=i % 20 + 1.0,
+            end=i % 20 + SECONDS,
             text=f"#C C {VERBS[i % 3]}s the {('cup', 'pot')[i % 2]}",
             split="train",
             labels={"verb": VERBS[i % 3], "sounding": i % 2 == 0},
@@ -50,7 +55,7 @@ class Toy:
         for time in range(frames):
             left = 8 * time + 5 * (row % 3)
             pixels[time, :, left : left + 6] = 220
-        wave = 0.01 * random.standard_normal(int(0.3 * RATE))
+        wave = 0.01 * random.standard_normal(int(SECONDS * RATE))
         if row % 2 == 0:
             wave += np.sin(np.arange(wave.size) * (0.1 + 0.2 * (row % 3)))
         times = np.arange(frames) * 0.1
@@ -58,3 +63,14 @@ class Toy:
         if not frames:
             return Media(None, None, sound, 0.0, RATE)
         return Media(pixels, times, sound, 0.0, RATE)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files grow no larger than so many bytes: a full disk, for those who write more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

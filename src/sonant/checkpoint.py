@@ -3,11 +3,11 @@
 import hashlib
 import importlib
 import inspect
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -50,8 +50,10 @@ class Checkpoint:
 
     def write(self, path: Path) -> None:
         """Write, whole or not at all."""
+        whole = io.BytesIO()
+        torch.save({field.name: getattr(self, field.name) for field in fields(self)}, whole)
         with replacing(path) as partial:
-            torch.save({field.name: getattr(self, field.name) for field in fields(self)}, partial)
+            partial.write_bytes(whole.getbuffer())
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
@@ -63,13 +65,19 @@ class Checkpoint:
         """
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError) as error:
+        except Exception as error:  # foreign bytes fail to unpickle in every way there is
             raise SonantError(f"{path}: not a readable checkpoint: {error}") from error
         if not isinstance(found, dict) or found.get("version") != VERSION:
             version = found.get("version") if isinstance(found, dict) else None
             raise UsageError(
                 f"{path}: is of version {version}; this sonant goes on from checkpoints of version "
                 f"{VERSION}: begin in a new folder"
+            )
+        wanted = {field.name for field in fields(cls)}
+        if differing := sorted(map(str, found.keys() ^ wanted)):
+            raise UsageError(
+                f"{path}: not a checkpoint of sonant, whose parts are {', '.join(sorted(wanted))}; "
+                f"what it lacks, or has beside them: {', '.join(differing)}"
             )
         return cls(**found)
 
@@ -148,6 +156,9 @@ def read_record(run: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not the record of a run: {error}") from error
     if missing:
         raise UsageError(f"{path}: not the record of a run: it lacks {', '.join(missing)}")
+    for name, kind, said in (("recipe", str, "a string"), ("arguments", dict, "an object")):
+        if not isinstance(record[name], kind):
+            raise UsageError(f"{path}: not the record of a run: {name!r} is not {said}")
     return dict(record)
 
 
@@ -160,9 +171,11 @@ def recorded(run: Path) -> tuple[RecipeFunction, dict[str, Any]]:
     record = read_record(run)
     module, _, name = record["recipe"].partition(":")
     try:
-        return getattr(importlib.import_module(module), name), record["arguments"]
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{run}: its recipe {record['recipe']} is not here: {error}") from error
+        recipe = getattr(importlib.import_module(module), name)
+        inspect.signature(recipe)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UsageError(f"{run}: its recipe {record['recipe']!r} is not here: {error}") from error
+    return recipe, record["arguments"]
 
 
 def data_record(clips: Clips, labels: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command `sonant`: each command is a function here, its flags are the function's signature.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 interrupted.
+Exit codes: 0 done, 1 the work failed or training was told to end and saved, 2 wrong use, 130
+interrupted, 143 told to end.
 """
 
 from __future__ import annotations
@@ -380,7 +381,7 @@ def doctor() -> None:
     console.print(table)
 
 
-def demo(out: Out = Path("demo"), *, videos: int = 60, seed: int = 0) -> None:
+def demo(out: Out = Path("demo"), *, videos: int = 80, seed: int = 0) -> None:
     """Do everything once: make a world, train on it, score, write OUT/report.html.
 
     Args:

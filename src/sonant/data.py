@@ -8,13 +8,16 @@ import fcntl
 import hashlib
 import mmap
 import os
-import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -37,6 +40,7 @@ from sonant.media.audio import (
 from sonant.media.frames import centre_crop, resize
 from sonant.media.read import Media
 from sonant.media.text import Tokenizer
+from sonant.processes import die_with_parent
 from sonant.types import Batch, Modality
 
 FRONT_END = 1
@@ -44,6 +48,9 @@ FRONT_END = 1
 
 LOOKS = 8
 """Most clips that are looked at before training, to see whether the pack fits the views."""
+
+LENGTH_SLACK = 5e-3
+"""Seconds by which a clip may be longer or shorter than the views."""
 
 Array = NDArray[Any]
 Arrays = dict[Modality, Array]
@@ -87,6 +94,10 @@ class Views:
         at_least(1, frames=self.frames, size=self.size, tokens=self.tokens)
         at_least(0, jitter=self.jitter)
         above_zero(seconds=self.seconds)
+
+    def fits(self, seconds: Array | float) -> Any:
+        """Whether clips so long show in full what they sound like, and nothing else."""
+        return np.abs(np.asarray(seconds) - self.seconds) <= LENGTH_SLACK
 
     @property
     def kept_size(self) -> int:
@@ -211,6 +222,28 @@ class Examples:
                 f"{self.ids[silent[0]]!r} (row {silent[0]}); this method learns from clips that "
                 f"have all of {', '.join(self.modalities)}: leave the others out"
             )
+
+    def check_lengths(self) -> None:
+        """Refuse good clips of another length than the views: pictures would outrun the sound.
+
+        Raises:
+            UsageError: some are longer or shorter.
+        """
+        if not {"audio", "video"} & set(self.modalities):
+            return
+        lengths = (self.clips.column("end") - self.clips.column("start")).astype(float)
+        good = self.clips.column("quarantine") == ""
+        wrong = np.flatnonzero(good & ~self.views.fits(lengths))
+        if not len(wrong):
+            return
+        wanted, found = f"{self.views.seconds:g}", f"{lengths[wrong[0]]:.4g}"
+        alike = bool(np.ptp(lengths[good]) <= LENGTH_SLACK)
+        raise UsageError(
+            f"{len(wrong)} of {len(self)} clips are not of the {wanted} s that this recipe was "
+            f"made for, the first is {self.ids[wrong[0]]!r} of {found} s: "
+            + (f"train with `--seconds {found}`, or " if alike else "")
+            + f"index clips of {wanted} s (`--before` and `--after` add up to it)"
+        )
 
     def check_media(self) -> None:
         """Refuse views that the media cannot fill without showing frames twice or enlarged.
@@ -350,8 +383,8 @@ class Kept:
             ) from error
         self._made = {m: np.frombuffer(mmap.mmap(-1, max(1, rows)), np.uint8) for m in shapes}
         for modality, made in self._made.items():
-            for path in folder.glob(f"{modality}.*.npy"):
-                made |= np.load(path)
+            for path in self._marks(modality):
+                made |= _marked(path, rows)
         self._saved = self._count()
 
     def lacks(self, row: int) -> bool:
@@ -380,17 +413,42 @@ class Kept:
         return sum(int(made.sum()) for made in self._made.values())
 
     def _open(self, modality: Modality, dtype: type, shape: tuple[int, ...]) -> Array:
-        """Map the file; whoever comes first makes it, with all its space."""
+        """Map the file; whoever finds none, or a damaged one, makes it with all its space."""
         path = self.folder / f"{modality}.npy"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if not _whole(path, dtype, shape):
+                for mark in self._marks(modality):
+                    mark.unlink()
                 with replacing(path) as partial:
                     np.lib.format.open_memmap(partial, "w+", dtype, shape)
                     with partial.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         return np.lib.format.open_memmap(path, "r+")
+
+    def _marks(self, modality: Modality) -> list[Path]:
+        """The files that say which rows are made, one a rank."""
+        return list(self.folder.glob(f"{modality}.*.npy"))
+
+
+def _whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds just such an array; mapped to be written, a shorter one would grow."""
+    try:
+        there = np.lib.format.open_memmap(path, "r")
+    except (FileNotFoundError, ValueError):
+        return False
+    right = there.dtype == np.dtype(dtype) and there.shape == shape
+    return right and path.stat().st_size == cast("np.memmap[Any, Any]", there).offset + there.nbytes
+
+
+def _marked(path: Path, rows: int) -> Array:
+    """Which rows are made; none, if the file is damaged."""
+    try:
+        made: Array = np.load(path)
+    except (ValueError, EOFError):
+        return np.zeros(rows, np.uint8)
+    return made if made.shape == (rows,) and made.dtype == np.uint8 else np.zeros(rows, np.uint8)
 
 
 class _Work(Dataset[Any]):
@@ -433,9 +491,10 @@ def _ahead(
 ) -> Iterator[tuple[Request, Any]]:
     """Requests with their results, which workers compute ahead.
 
-    Results come through pipes, not in shared memory, which containers ration.
+    Results come through pipes, not in shared memory, which containers ration. Workers leave SIGTERM
+    to this process; those that are there when it exits, it kills.
     """
-    asked = list(asked)
+    asked, others = list(asked), set(active_children())
     made = DataLoader(
         _Work(work),
         batch_size=None,
@@ -446,7 +505,9 @@ def _ahead(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals,
     )
-    for request, result in zip(asked, made, strict=True):
+    results = iter(made)
+    Finalize(None, _end, (WeakSet(set(active_children()) - others),), exitpriority=0)
+    for request, result in zip(asked, results, strict=True):
         if isinstance(result, SonantError):
             raise result
         yield request, result
@@ -465,9 +526,14 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _leave_signals(worker: int) -> None:
-    """Interrupts are the trainer's to handle; being told to end is not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Being interrupted and being told to end are the trainer's to handle: it saves first."""
+    die_with_parent()
+
+
+def _end(workers: Iterable[BaseProcess]) -> None:
+    """At exit workers are stuck, or belong to results that an error holds on to."""
+    for worker in workers:
+        worker.kill()
 
 
 def _same(x: Any) -> Any:

@@ -32,7 +32,7 @@ from sonant.data import (
     to_device,
 )
 from sonant.distributed import device
-from sonant.errors import MediaError, TableError, UsageError
+from sonant.errors import MediaError, TableError, UsageError, at_least
 from sonant.features import Features
 from sonant.media.read import read
 from sonant.methods.method import Method
@@ -48,7 +48,7 @@ class Model:
     Args:
         method: with its weights.
         views: how media become its inputs.
-        name: the run, and a hash of its weights and of what makes media their inputs.
+        name: the run, an @, and a hash of its weights and of what makes media their inputs.
     """
 
     def __init__(self, method: Method, views: Views, name: str) -> None:
@@ -95,9 +95,15 @@ class Model:
         """Cosine of what is heard and what is seen in a span of a file, in seconds.
 
         Raises:
+            UsageError: the span is not as long as the clips of the training.
             MediaError: the span cannot be read, or lacks sound or pictures.
         """
         v = self.views
+        if not v.fits(end - start):
+            raise UsageError(
+                f"{start:g} to {end:g} is {end - start:.4g} s, and this model compares sound with "
+                f"pictures of {v.seconds:g} s: ask for {start:g} to {start + v.seconds:g}"
+            )
         media = read(path, start, end, frames=v.frames, size=v.kept_size, rate=v.rate)
         if media.frames is None or media.samples is None:
             missing = "pictures" if media.frames is None else "sound"
@@ -145,9 +151,12 @@ def load(run: Path) -> Model:
     if not path.is_file():
         raise UsageError(f"{run}: not finished, {path.name} is missing; `sonant train` goes on")
     load_weights(recipe.method, path)
-    weights = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"{run}@{_hash(weights, FRONT_END)}"
-    return Model(recipe.method.to(device()), recipe.views, name)
+    files = (path, Path(run) / "tokenizer.json")
+    said = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    v = recipe.views
+    seen = (v.frames, v.size, v.jitter, v.seconds, v.tokens)
+    name = f"{run}@{_hash(*said, *seen, FRONT_END)}"
+    return Model(recipe.method.to(device()), v, name)
 
 
 def embed(
@@ -167,18 +176,22 @@ def embed(
         workers: processes that decode ahead; 0 decodes in between.
 
     Raises:
-        UsageError: the run is not finished, or no clip is good.
+        UsageError: the run is not finished, no clip is good, or one is not as long as those of the
+            training.
         SonantError: a clip cannot be read.
     """
+    at_least(1, batch=batch)
+    at_least(0, workers=workers)
     out, model = Path(out), load(Path(run))
     rows = np.flatnonzero(clips.column("quarantine") == "")
     if not len(rows):
         raise UsageError(f"none of the {len(clips)} clips is good; their quarantine says why")
     data = clips.where(quarantined=False).packed_digest()
+    examples = Examples(clips, media, model.views, model.method.modalities)
+    examples.check_lengths()
     if _done(out, model.name, data):
         return Features.read(out)
-    examples = Examples(clips, media, model.views, model.method.modalities)
-    folder = out.with_name(f".{out.name}.{_hash(model.name, data)}")
+    folder = out.with_name(f".{out.name}.{_hash(_weights(model.name), data)}")
     tables = []
     firsts = range(0, len(rows), PART)
     for first in track(firsts, "embed", console=Console(stderr=True), disable=len(firsts) < 2):
@@ -222,7 +235,12 @@ def _done(out: Path, name: str, data: str) -> bool:
         there = Features.read(out)
     except TableError:
         return False
-    return (there.run, there.data) == (name, data)
+    return (_weights(there.run), there.data) == (_weights(name), data)
+
+
+def _weights(name: str) -> str:
+    """The hash in a model's name, whatever path its run was asked for by."""
+    return name.rpartition("@")[2]
 
 
 def _hash(*parts: Any) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,7 @@ from rich.progress import (
 from torch import Tensor
 
 from sonant.errors import SonantError
+from sonant.files import why
 from sonant.types import Embeddings
 
 Line = dict[str, Any]
@@ -36,10 +39,11 @@ class Log:
 
     def __init__(self, path: Path | None, *, keep: int) -> None:
         self._path = path
-        self._file = None if path is None else path.open("ab")
-        if self._file is not None:
-            self._file.truncate(min(keep, self._file.tell()))
-            self._file.seek(0, os.SEEK_END)
+        with self._told():
+            self._file = None if path is None else path.open("ab")
+            if self._file is not None:
+                self._file.truncate(min(keep, self._file.tell()))
+                self._file.seek(0, os.SEEK_END)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -62,8 +66,13 @@ class Log:
         at: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if self._file is not None:
-            self._file.close()
+        try:
+            with self._told():
+                if self._file is not None:
+                    self._file.close()
+        except SonantError:
+            if error is None:
+                raise
 
     def begin(self, stage: str, *, done: int, steps: int) -> None:
         """Show a new stage."""
@@ -72,11 +81,9 @@ class Log:
     def step(self, line: Line) -> None:
         """Append a line, and move the bar."""
         if self._file is not None:
-            try:
+            with self._told():
                 self._file.write(json.dumps(line).encode() + b"\n")
                 self._file.flush()
-            except OSError as error:
-                raise SonantError(f"{self._path}: cannot be written: {error.strerror}") from error
         if self._task is not None:
             self._bar.update(self._task, advance=1, said=f"loss {line['loss']:.3f}")
 
@@ -89,8 +96,17 @@ class Log:
         """Bytes written so far, all of them on disk once this returns."""
         if self._file is None:
             return 0
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with self._told():
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong with the file, in words."""
+        try:
+            yield
+        except OSError as error:
+            raise SonantError(f"{self._path}: cannot be written: {why(error)}") from error
 
 
 def agreement(e: Embeddings) -> Line:

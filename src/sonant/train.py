@@ -91,8 +91,8 @@ def train(
         save_every: steps between checkpoints.
 
     Raises:
-        UsageError: clips or arguments do not fit the recipe, or the folder holds another run that
-            has come as far as a checkpoint.
+        UsageError: clips or arguments do not fit the recipe (clips are as long as its `seconds`),
+            or the folder holds another run that has come as far as a checkpoint.
         Stopped: SIGTERM came; the state is saved. SIGINT saves too, and is KeyboardInterrupt.
         SonantError: a clip cannot be read, the cache not kept, or the loss is not finite.
     """
@@ -114,6 +114,7 @@ def train(
         made.method.to(device())
         made.method.attach(clips)
         examples = Examples(clips, media, made.views, made.method.modalities, cache)
+        examples.check_lengths()
         if any(stage.epochs for stage in made.method.stages):
             examples.check_text()
             examples.check_media()

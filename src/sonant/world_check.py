@@ -28,7 +28,7 @@ from sonant.errors import SonantError
 from sonant.features import Features
 from sonant.files import replacing
 from sonant.media.pack import Pack, pack
-from sonant.methods.classify import classes, supervised_small
+from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import mc3_small
 from sonant.metrics.ranking import roc_auc
 from sonant.sources.folder import folder
@@ -149,14 +149,13 @@ def _supervised(clips: Clips, out: Path, seed: int, workers: int) -> Iterator[De
     """What heads that are told the truth reach on the test clips, and the probe of verbs."""
     made, test = _Runs(clips, out, seed, workers), clips.where(split="test")
     truth, n = test.column("sounding"), len(test)
-    verbs = {"verb": classes(clips, "verb")}
     audio, video, both, helped = (
         roc_auc(truth, made.head(name, modalities, auxiliary).scores["sounding"])
         for name, modalities, auxiliary in (
-            ("audio", ["audio"], {}),
-            ("video", ["video"], {}),
-            ("both", ["audio", "video"], {}),
-            ("both-verbs", ["audio", "video"], verbs),
+            ("audio", ["audio"], []),
+            ("video", ["video"], []),
+            ("both", ["audio", "video"], []),
+            ("both-verbs", ["audio", "video"], ["verb"]),
         )
     )
     single = max(audio, video)
@@ -178,9 +177,7 @@ class _Runs:
     seed: int
     workers: int
 
-    def head(
-        self, name: str, modalities: list[str], auxiliary: Mapping[str, list[str]]
-    ) -> Features:
+    def head(self, name: str, modalities: list[str], auxiliary: list[str]) -> Features:
         """A supervised head's features of the test clips."""
         arguments = {"modalities": modalities, "auxiliary": auxiliary, "epochs": EPOCHS}
         self._train(supervised_small, arguments, name)

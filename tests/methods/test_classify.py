@@ -41,14 +41,14 @@ def with_labels(values: list[bool | None]) -> Clips:
 
 def test_terms_are_cross_entropies_of_the_clips_labels() -> None:
     clips = toy_clips(9)
-    made = method(clips, auxiliary={"verb": classes(clips, "verb")}, auxiliary_weight=0.5)
+    made = method(clips, auxiliary=["verb"], auxiliary_weight=0.5)
     asked = batch([7, 2, 4])
     terms, logits = made(asked, Stage("classify", 1)), made.logits(asked)
     truth = torch.tensor([0.0, 1.0, 1.0])
     wanted = F.binary_cross_entropy_with_logits(logits["sounding"][:, 0], truth)
     torch.testing.assert_close(terms["sounding"], wanted)
     verbs = torch.tensor([2, 1, 2])
-    torch.testing.assert_close(terms["verb"], 0.5 * F.cross_entropy(logits["verb"], verbs))
+    torch.testing.assert_close(terms["verb"], 0.5 * F.cross_entropy(logits["verb"][:, :3], verbs))
     torch.testing.assert_close(made.scores(asked)["sounding"], logits["sounding"][:, 0])
 
 
@@ -66,8 +66,16 @@ def test_labels_are_checked() -> None:
     numbered = toy_clips(3).join(
         toy_clips(3).table.select(["id"]).append_column("hits", [[0, 1, 2]])
     )
-    with pytest.raises(UsageError, match="'hits' has values other than true, false"):
+    with pytest.raises(UsageError, match=r"'hits' has values such as 2; .* true, false, 0, 1 or"):
         method(numbered, label="hits")
+    with pytest.raises(UsageError, match="'verb' has values such as cut, rub, wash; the label to"):
+        method(toy_clips(3), label="verb")
+    with pytest.raises(UsageError, match="named once each, not sounding, verb, sounding"):
+        method(toy_clips(3), auxiliary=["verb", "sounding"])
+    crowd = toy_clips(300)
+    names = crowd.table.select(["id"]).append_column("own", [crowd.column("id")])
+    with pytest.raises(UsageError, match="'own' has 300 classes; wanted are 1 to 256"):
+        method(crowd.join(names), auxiliary=["own"])
     assert classes(toy_clips(5), "verb") == ["cut", "rub", "wash"]
 
 

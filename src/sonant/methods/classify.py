@@ -17,19 +17,23 @@ from sonant.methods.mc3 import small_parts
 from sonant.methods.method import Method, Precision, Recipe, at_least_fp32
 from sonant.types import Batch, Modality, Stage
 
+MOST_CLASSES = 256
+"""Outputs of an auxiliary head: it is made before the training clips' classes are known, and those
+beyond them stand still."""
+
 
 class Supervised(Method):
     """Predict a yes-or-no label from some modalities, and other labels beside it as a help.
 
     The towers' outputs stand side by side under a small perceptron. Clips whose label is null
-    do not count for that label.
+    do not count for that label. Auxiliary classes are the values found in the training clips.
 
     Args:
         towers: of the modalities to predict from.
         stages: the parts of training; all do the same.
         width: of each tower's output.
         label: column of booleans, or of 0 and 1.
-        auxiliary: further label columns and their classes; values of no class do not count.
+        auxiliary: further label columns.
         auxiliary_weight: of each auxiliary cross entropy.
     """
 
@@ -40,17 +44,22 @@ class Supervised(Method):
         *,
         width: int,
         label: str,
-        auxiliary: Mapping[str, Sequence[str]],
+        auxiliary: Sequence[str],
         auxiliary_weight: float,
     ) -> None:
         super().__init__(towers, stages)
+        if len({label, *auxiliary}) != 1 + len(auxiliary):
+            raise UsageError(
+                f"labels to learn are named once each, not {', '.join((label, *auxiliary))}"
+            )
         self.label = label
-        self.auxiliary = {name: tuple(classes) for name, classes in auxiliary.items()}
+        self.auxiliary = tuple(auxiliary)
+        self.classes: dict[str, list[str]] = {}
         self.auxiliary_weight = auxiliary_weight
         self.mix = nn.Sequential(
             nn.LayerNorm(width * len(towers)), nn.Linear(width * len(towers), 256), nn.GELU()
         )
-        sizes = {label: 1} | {name: len(classes) for name, classes in self.auxiliary.items()}
+        sizes = {label: 1} | dict.fromkeys(self.auxiliary, MOST_CLASSES)
         self.heads = nn.ModuleDict({_key(name): nn.Linear(256, n) for name, n in sizes.items()})
 
     @property
@@ -60,15 +69,22 @@ class Supervised(Method):
 
     def attach(self, clips: Clips) -> None:
         """Keep each clip's labels: NaN or -1 where there is none."""
-        values = [np.nan if x is None else float(x) for x in clips.column(self.label)]
-        truth = torch.tensor(values, dtype=torch.float32)
-        if not ((truth == 0) | (truth == 1) | truth.isnan()).all():
+        values = [np.nan if x is None else x for x in clips.column(self.label)]
+        wrong = {str(x) for x in values if x not in (0, 1) and x == x}
+        if wrong:
             raise UsageError(
-                f"label {self.label!r} has values other than true, false, 0, 1 and null"
+                f"label {self.label!r} has values such as {', '.join(sorted(wrong)[:5])}; the "
+                "label to predict is yes or no: true, false, 0, 1 or null"
             )
-        self._keep(self.label, truth)
-        for name, classes in self.auxiliary.items():
-            numbers = {value: number for number, value in enumerate(classes)}
+        self._keep(self.label, torch.tensor(values, dtype=torch.float32))
+        for name in self.auxiliary:
+            self.classes[name] = classes(clips, name)
+            if not 0 < len(self.classes[name]) <= MOST_CLASSES:
+                raise UsageError(
+                    f"auxiliary label {name!r} has {len(self.classes[name])} classes; wanted are 1 "
+                    f"to {MOST_CLASSES}"
+                )
+            numbers = {value: number for number, value in enumerate(self.classes[name])}
             found = [numbers.get(str(value), -1) for value in clips.column(name)]
             self._keep(name, torch.tensor(found))
 
@@ -79,12 +95,13 @@ class Supervised(Method):
         truth = self.get_buffer(_key(self.label))[index]
         terms = {self.label: _binary(logits[self.label][:, 0], truth)}
         for name in self.auxiliary:
-            classes = self.get_buffer(_key(name))[index]
-            terms[name] = self.auxiliary_weight * _categorical(logits[name], classes)
+            known = logits[name][:, : len(self.classes[name])]
+            truth = self.get_buffer(_key(name))[index]
+            terms[name] = self.auxiliary_weight * _categorical(known, truth)
         return terms
 
     def logits(self, batch: Batch) -> dict[str, Float[Tensor, "clips classes"]]:
-        """Of every label, [clips, 1] for the yes-or-no one."""
+        """Of every label, [clips, 1] for the yes-or-no one; only an auxiliary one's first count."""
         seen = [tower(batch.inputs[cast("Modality", m)]) for m, tower in self.towers.items()]
         mixed = self.mix(torch.cat(seen, 1))
         names = (self.label, *self.auxiliary)
@@ -104,7 +121,7 @@ def supervised_small(
     *,
     modalities: Sequence[Modality] = ("audio", "video"),
     label: str = "sounding",
-    auxiliary: Mapping[str, Sequence[str]] = {},
+    auxiliary: Sequence[str] = (),
     auxiliary_weight: float = 1.0,
     epochs: int = 8,
     frames: int = 8,
@@ -125,7 +142,7 @@ def supervised_small(
         tokenizer: of the training narrations.
         modalities: those to predict from.
         label: the yes-or-no label column to predict.
-        auxiliary: further label columns to learn beside it, each with its classes (see `classes`).
+        auxiliary: further label columns to learn beside it, of any values.
         auxiliary_weight: of each auxiliary term.
         epochs: of training.
         frames: of video a clip.
@@ -172,7 +189,7 @@ def supervised_small(
 
 
 def classes(clips: Clips, label: str) -> list[str]:
-    """The values that a label takes, in order: what `supervised_small` wants in `auxiliary`."""
+    """The values that a label takes, in order."""
     return sorted({str(value) for value in clips.column(label) if value is not None})
 
 
