@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sonant.clips import Clips
 from sonant.errors import MediaError, SonantError, UsageError
-from sonant.media import sweep
+from sonant.media import crew, sweep
 from sonant.media.events import Lost
 from sonant.media.job import Job
 from sonant.media.pack import Pack, pack
@@ -255,7 +255,9 @@ def test_reading_what_is_not_there(packed, tmp_path):
         Pack(clips, tmp_path).read(0, frames=2)
     wrong = clips.where(packed=True)
     places = dict.fromkeys(wrong.column("id"), ("00000.tar", 512, 5000))
-    with pytest.raises(SonantError, match="does the shard belong to this table"):
+    with pytest.raises(
+        SonantError, match=r"does the shard belong to this table.*delete the shard and pack again"
+    ):
         Pack(wrong.with_packed(places), out).read(0, frames=2)
 
 
@@ -282,6 +284,43 @@ def test_a_video_that_comes_back_is_packed(film, tmp_path):
     assert after.column("quarantine")[2] == ""
 
 
+def test_a_finished_pack_stays_while_its_videos_are_away(film, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        film(tmp_path / "videos" / name, seconds=2)
+    clips, out = table(tmp_path / "videos", "a.mp4", "b.mp4", every=2), tmp_path / "pack"
+    before, there = pack(clips, out, **FORM), shards(out)
+    (tmp_path / "videos" / "a.mp4").unlink()
+    assert pack(clips, out, **FORM).table.equals(before.table)
+    film(tmp_path / "videos" / "b.mp4", seconds=1.5)
+    with pytest.raises(
+        SonantError, match=r"00000.tar: b.mp4 has changed .* but a.mp4 of the same shard is missing"
+    ):
+        pack(clips, out, **FORM)
+    (tmp_path / "videos").rename(tmp_path / "away")
+    assert pack(clips, out, **FORM).table.equals(before.table)
+    assert shards(out) == there
+    (out / "00000.json").unlink()
+    with pytest.raises(SonantError, match="videos: the folder of the videos is not there"):
+        pack(clips, out, **FORM)
+    with pytest.raises(SonantError, match="videos: the folder of the videos is not there"):
+        pack(clips, tmp_path / "new", **FORM)
+    assert shards(out) == there and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{}", "\xff"])
+def test_side_files_of_others(film, tmp_path, text):
+    film(tmp_path / "a.mp4", seconds=2)
+    clips, out = table(tmp_path, "a.mp4", every=2), tmp_path / "pack"
+    before = pack(clips, out, **FORM)
+    (out / "00000.json").write_text(text, "latin-1")
+    assert pack(clips, out, **FORM).table.equals(before.table)
+    assert json.loads((out / "00000.json").read_text())["places"]
+    (out / "pack.json").write_text(text, "latin-1")
+    with pytest.raises(UsageError, match=r"pack.json: does not describe a pack|holds a pack with"):
+        pack(clips, out, **FORM)
+
+
 def test_another_pack_in_the_same_folder_is_refused(packed, root):
     _, out = packed
     with pytest.raises(UsageError, match="holds a pack with short_side 48, not 64; choose another"):
@@ -305,6 +344,14 @@ def test_two_packs_at_once_are_refused(packed, root):
         ({"quality": 96}, "quality must be at most 95, not 96"),
         ({"frame_rate": 0.0}, "frame_rate must be above 0"),
         ({"rate": 16}, "rate must be at least 1000, not 16"),
+        ({"rate": 10**9}, "rate must be at most 192000, not 1000000000"),
+        ({"short_side": 10**6}, "short_side must be at most 4320, not 1000000"),
+        ({"frame_rate": 1e9}, "frame_rate must be at most 240, not 1000000000.0"),
+        ({"frame_rate": np.inf}, "frame_rate must be at most 240, not inf"),
+        ({"frame_rate": np.nan}, "frame_rate must be above 0, not nan"),
+        ({"shard_size": 10**9}, "shard_size must be at most 1000000, not 1000000000"),
+        ({"workers": 10**6}, "workers must be at most 1000, not 1000000"),
+        ({"patience": np.inf}, "patience must be at most 86400, not inf"),
     ],
 )
 def test_impossible_settings(root, tmp_path, setting, message):
@@ -348,6 +395,49 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video(film, tmp_path, mon
         "",
     ]
     assert len(Pack(packed, tmp_path / "pack").read(3, frames=5).frames) == 5
+
+
+def test_a_pack_that_fails_leaves_no_half_shard_of_another_worker(film, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bad_decoder")
+    for name in ("hang.mp4", "z.mp4"):
+        film(tmp_path / name, seconds=1.5)
+    clips, out = table(tmp_path, "hang.mp4", "z.mp4", every=9), tmp_path / "pack"
+    (out / "00001.tar").mkdir(parents=True)
+    with pytest.raises(SonantError, match=r"00001.tar: cannot be written"):
+        pack(clips, out, workers=2, **{**FORM, "shard_size": 1})
+    assert {path.name for path in out.iterdir()} == {"pack.json", "00001.tar"}
+
+
+def test_a_worker_whose_command_has_died_ends_without_a_word(film, tmp_path):
+    film(tmp_path / "a.mp4", seconds=2)
+    spans = {"a.mp4": [sweep.Span("x", 0, 1)]}
+    job = Job(tmp_path / "00000.tar", tmp_path, spans, sweep.Form(16_000, 5, 48, 90))
+    pipe = subprocess.PIPE
+    worker = subprocess.Popen(crew.COMMAND, stdin=pipe, stdout=pipe, stderr=pipe)
+    worker.stdout.close()
+    worker.stdin.write(pickle.dumps((job, {})))
+    worker.stdin.close()
+    assert worker.stderr.read() == b""
+    worker.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it next speaks")
+def test_a_worker_that_hangs_does_not_outlive_its_command(film, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "bad_decoder"), os.pathsep)
+    film(tmp_path / "hang.mp4", seconds=1.5)
+    table(tmp_path, "hang.mp4").write(tmp_path / "clips.parquet")
+    command = [sys.executable, "-c", PACK, str(tmp_path / "clips.parquet"), str(tmp_path / "pack")]
+    process = subprocess.Popen([*command, json.dumps(FORM)], stderr=subprocess.PIPE)
+    while not (begun := list((tmp_path / "pack").glob(".00000.tar.*"))):
+        time.sleep(0.01)
+    worker = Path("/proc", begun[0].name.split(".")[3])
+    process.kill()
+    assert b"Traceback" not in process.communicate(timeout=60)[1]
+    deadline = time.monotonic() + 60
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 PACK = """

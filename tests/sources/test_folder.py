@@ -121,8 +121,8 @@ def test_spans_ids_splits_and_labels_are_taken(root: Path) -> None:
     text = (
         "id,video,start,end,text,split,verb,sounding\n"
         "x,b.MP4,0.5,0:02.0,#C C cuts,train,cut,true\n"
-        "y,b.MP4,1,9,#C C cuts,test,cut,false\n"
-        "z,b.MP4,1,1,#C C cuts,test,,\n"
+        "y,kitchen/a.mp4,1,9,#C C cuts,test,cut,false\n"
+        "z,kitchen/a.mp4,1,1,#C C cuts,,,\n"
     )
     table = folder(root, narrations=csv(root, text))
     assert table.column("id").tolist() == ["x", "y", "z"]
@@ -139,6 +139,54 @@ def test_labels_of_a_second_file_are_matched_by_video_and_time(root: Path) -> No
     assert table.column("sounding").tolist() == [True, False, None]
 
 
+def test_labels_of_which_none_match_are_refused(root: Path) -> None:
+    truth = root / "truth.csv"
+    narrations = csv(root, "video,time,text\nb.MP4,1,#C C cuts\n")
+    truth.write_text("video,time,sounding\nB.mp4,1.0,true\n")
+    with pytest.raises(
+        TableError, match=r"truth.csv: no row matches .* 'B.mp4' at '1.0', .* 'b.MP4' at 1 s"
+    ):
+        folder(root, narrations=narrations, labels=truth)
+    truth.write_text("video,time,sounding\n")
+    with pytest.raises(TableError, match=r"truth.csv: has no rows"):
+        folder(root, narrations=narrations, labels=truth)
+
+
+@pytest.mark.parametrize("words", ["true false", "TRUE False", "1 0", "yes no", "Yes 0"])
+def test_sounding_is_a_truth_value_however_it_is_written(root: Path, words: str) -> None:
+    rows = [f"b.MP4,{k},#C C cuts,{word}\n" for k, word in enumerate([*words.split(), ""])]
+    narrated = csv(root, "video,time,text,sounding\n" + "".join(rows))
+    table = folder(root, narrations=narrated)
+    assert table.column("sounding").tolist() == [True, False, None]
+    (root / "truth.csv").write_text(narrated.read_text())
+    narrated.write_text("video,time,text\nb.MP4,1,#C C cuts\nb.MP4,0,#C C cuts\n")
+    table = folder(root, narrations=narrated, labels=root / "truth.csv")
+    assert table.column("sounding").tolist() == [False, True]
+    assert str(table.table["label.sounding"].type) == "bool"
+
+
+def test_sounding_is_a_truth_value_even_where_none_is_known(root: Path) -> None:
+    table = folder(root, narrations=csv(root, "video,time,text,sounding\nb.MP4,1,#C C cuts,\n"))
+    assert str(table.table["label.sounding"].type) == "bool"
+
+
+def test_dates_are_labels_as_they_are_written(root: Path) -> None:
+    text = "video,time,text,day,hour,moment,n\nb.MP4,1,x,2024-01-05,10:30:00,2024-01-05 10:30,7\n"
+    (clip,) = folder(root, narrations=csv(root, text))
+    assert clip.labels == {
+        "day": "2024-01-05",
+        "hour": "10:30:00",
+        "moment": "2024-01-05 10:30",
+        "n": 7,
+    }
+
+
+def test_a_video_may_have_clips_without_a_split(root: Path) -> None:
+    text = "video,time,text,split\nb.MP4,1,x,\nb.MP4,2,x,val\n"
+    table = folder(root, narrations=csv(root, text))
+    assert table.column("split").tolist() == ["", "val"]
+
+
 def test_one_moment_narrated_twice_makes_two_ids(root: Path) -> None:
     text = "video,time,text\nb.MP4,1,#C C cuts\nb.MP4,1.0,#C C chops\n"
     table = folder(root, narrations=csv(root, text))
@@ -152,6 +200,17 @@ def test_one_moment_narrated_twice_makes_two_ids(root: Path) -> None:
         ("file,time,text\n", "has the columns file, time, text"),
         ("id,video,time,text\na,b.MP4,1,x\na,b.MP4,2,x\n", "'a' stands in lines 2, 3"),
         ("video,time,text\nb.MP4,1\n", "not a readable CSV"),
+        ("video,time,text\n", r"narrations.csv: has no rows"),
+        ("video,time,text,text\nb.MP4,1,x,y\n", "has the column 'text' more than once"),
+        ("video,time,text,verb,verb\nb.MP4,1,x,y,z\n", "has the column 'verb' more than once"),
+        (
+            "video,time,text,split\nb.MP4,1,x,val\nc.mp4,1,x,val\nc.mp4,2,x,test\n",
+            r"narrations.csv: video 'c.mp4' is in the splits 'val' and 'test'",
+        ),
+        (
+            "video,time,text,sounding\nb.MP4,1,x,1\nb.MP4,2,x,2\n",
+            r"narrations.csv, line 3: sounding is '2'; wanted is true or false, 1 or 0",
+        ),
     ],
 )
 def test_wrong_tables_say_what_is_wanted(root: Path, text: str, message: str) -> None:

@@ -304,5 +304,9 @@ def test_refuses_what_cannot_be(two: Path, tmp_path: Path) -> None:
         world(tmp_path, videos=0, seed=1)
     with pytest.raises(UsageError, match=f"seed {SEED}, not 8"):
         world(two, videos=2, seed=8)
+    for text in ("", "[]"):
+        (tmp_path / "world.json").write_text(text)
+        with pytest.raises(UsageError, match=r"world.json: does not describe a world"):
+            world(tmp_path, videos=1, seed=1)
     with pytest.raises(UsageError, match=r"0\.51 s is not the time of a frame"):
         sync_video(tmp_path / "x.mp4", times=[0.51], fps=30)

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sonant.errors import SonantError
+from sonant.processes import die_with_parent
 
 START = 120.0
 """Seconds that a worker may take to come up."""
@@ -228,13 +229,17 @@ class _Worker:
 
 def work() -> None:
     """What a worker does: jobs come in pickled, signs of life and results go out as JSON lines."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
     # Whatever a library may print must not end up among the answers.
     with os.fdopen(0, "rb") as questions, os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
 
         def say(answer: Mapping[str, Any]) -> None:
-            print(json.dumps(answer), file=answers, flush=True)
+            try:
+                print(json.dumps(answer), file=answers, flush=True)
+            except BrokenPipeError:  # nobody listens any more
+                os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
+                sys.exit(1)
 
         while questions.peek(1):
             job, lost = pickle.load(questions)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sonant.errors import SonantError
 from sonant.files import replacing
 from sonant.media.crew import Say
 from sonant.media.shard import END, PackedClip
@@ -17,6 +18,8 @@ from sonant.media.sweep import Form, Span, sweep
 
 BEAT = 0.2
 """Seconds between two signs of life."""
+RECORDED = frozenset(["digest", "stamps", "size", "places", "reasons"])
+"""What the record of a shard says."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,38 @@ class Job:
         return {video: _stamp(self.root / video) for video in self.videos}
 
     def finished(self) -> dict[str, Any] | None:
-        """The shard's record, if the shard is there and its videos have not changed since."""
-        try:
-            record: dict[str, Any] = json.loads(self.record.read_text())
-            size = self.shard.stat().st_size
-        except (OSError, ValueError, KeyError):
+        """The shard's record, if the shard is there and its videos have not changed since.
+
+        A video that is gone has not changed: what was packed of it stays.
+
+        Raises:
+            SonantError: some videos have changed while others are gone, so that the shard can
+                neither stay nor be made again without loss.
+        """
+        record = self._recorded()
+        if record is None:
             return None
-        same = (record["digest"], record["stamps"]) == (self.digest(), self.stamps())
-        return record if same and size == record["size"] else None
+        then, now = record["stamps"], self.stamps()
+        changed = [video for video in now if now[video] not in (None, then[video])]
+        gone = [video for video in now if now[video] is None and then[video] is not None]
+        if changed and gone:
+            raise SonantError(
+                f"{self.shard}: {changed[0]} has changed since it was packed, but {gone[0]} of the "
+                "same shard is missing; bring it back, or delete the shard to go on without it"
+            )
+        return None if changed else record
+
+    def _recorded(self) -> dict[str, Any] | None:
+        """The record, if it is one of just this shard."""
+        try:
+            record = json.loads(self.record.read_text())
+            size = self.shard.stat().st_size
+        except (OSError, ValueError):
+            return None
+        if not isinstance(record, dict) or not record.keys() >= RECORDED:
+            return None
+        same = (record["digest"], record["size"]) == (self.digest(), size)
+        return record if same else None
 
     def run(self, lost: Mapping[str, str], say: Say) -> None:
         """Write the shard, then its record.

@@ -9,6 +9,7 @@ The folder of a pack holds
 
 A shard is a function of its videos and the settings: it holds no dates and no chance. It counts
 once its .json is there, so that a pack that was killed goes on with the shards it has not finished.
+It goes on to count while its videos are away.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 import fsspec
 
 from sonant.clips import Clips
-from sonant.errors import SonantError, UsageError
+from sonant.errors import SonantError, UsageError, above_zero, at_least
 from sonant.files import replacing
 from sonant.media import crew
 from sonant.media.job import Job
@@ -36,6 +37,16 @@ from sonant.media.shard import load
 from sonant.media.sweep import Form, Span
 
 VERSION = "1"
+MOST = {
+    "rate": 192_000,
+    "frame_rate": 240,
+    "short_side": 4320,
+    "quality": 95,
+    "shard_size": 1_000_000,
+    "workers": 1000,
+    "patience": 24 * 3600,
+}
+"""Settings beyond these are mistakes."""
 
 
 def pack(
@@ -55,7 +66,7 @@ def pack(
     Clips that cannot be had whole (no such file, no sound, past the end, damaged) are not written;
     their row says why in `quarantine`. A video on which the decoder crashes or hangs costs its own
     clips only. Called again, it goes on where it was interrupted, redoes shards whose videos have
-    changed, and ends with the same shards, byte for byte.
+    changed, and ends with the same shards, byte for byte. Shards whose videos are gone stay.
 
     Args:
         clips: what to pack.
@@ -74,12 +85,16 @@ def pack(
 
     Raises:
         UsageError: impossible settings, or `out` is a pack of other clips or settings.
-        SonantError: the folder cannot be written.
+        SonantError: the folder cannot be written, or what is to be packed is not there.
     """
     form = Form(rate, frame_rate, short_side, quality)
-    _check(form, shard_size=shard_size, workers=workers, patience=patience)
+    _check(**asdict(form), shard_size=shard_size, workers=workers, patience=patience)
     out = Path(out)
     jobs = list(_jobs(clips, out, form, shard_size))
+    if not clips.root.is_dir() and any(job.finished() is None for job in jobs):
+        raise SonantError(
+            f"{clips.root}: the folder of the videos is not there, and not all is packed yet"
+        )
     _claim(out, {**asdict(form), "shard_size": shard_size}, jobs)
     with _alone(out):
         undone = [job for job in jobs if job.finished() is None]
@@ -163,7 +178,8 @@ class Pack:
         except (OSError, ValueError, KeyError) as error:
             raise SonantError(
                 f"{place}: clip {id!r} cannot be read at byte {offset}: {error}; "
-                "does the shard belong to this table? `sonant pack` makes it anew"
+                "does the shard belong to this table? if so, it is damaged: delete the shard and "
+                "pack again"
             ) from error
 
 
@@ -180,22 +196,17 @@ def _fetch(place: str, offset: int, size: int) -> bytes:
     return bytes(system.cat_file(path, start=offset, end=offset + size))
 
 
-def _check(form: Form, *, shard_size: int, workers: int, patience: float) -> None:
-    least = {
-        "rate": (form.rate, 1000),
-        "short_side": (form.short_side, 8),
-        "quality": (form.quality, 1),
-        "shard_size": (shard_size, 1),
-        "workers": (workers, 1),
-    }
-    for name, (value, minimum) in least.items():
-        if value < minimum:
-            raise UsageError(f"{name} must be at least {minimum}, not {value}")
-    for name, number in (("frame_rate", form.frame_rate), ("patience", patience)):
-        if not number > 0:
-            raise UsageError(f"{name} must be above 0, not {number}")
-    if form.quality > 95:
-        raise UsageError(f"quality must be at most 95, not {form.quality}")
+def _check(
+    *, rate: int, short_side: int, frame_rate: float, patience: float, **counts: int
+) -> None:
+    at_least(1000, rate=rate)
+    at_least(8, short_side=short_side)
+    at_least(1, **counts)
+    above_zero(frame_rate=frame_rate, patience=patience)
+    settings = {"rate": rate, "short_side": short_side, "frame_rate": frame_rate}
+    for name, value in {**settings, "patience": patience, **counts}.items():
+        if not value <= MOST[name]:
+            raise UsageError(f"{name} must be at most {MOST[name]}, not {value}")
 
 
 def _jobs(clips: Clips, out: Path, form: Form, shard_size: int) -> Iterator[Job]:
@@ -229,8 +240,12 @@ def _claim(out: Path, settings: Mapping[str, Any], jobs: Sequence[Job]) -> None:
         return
     try:
         there = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: does not describe a pack ({error})") from error
+    if not isinstance(there, dict):
+        raise UsageError(
+            f"{path}: does not describe a pack; choose another folder, or delete this one"
+        )
     unlike = [name for name in wanted if there.get(name) != wanted[name]]
     if unlike:
         differences = ", ".join(
@@ -244,12 +259,22 @@ def _claim(out: Path, settings: Mapping[str, Any], jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Be the only one who packs into a folder; the unfinished files of those who died go."""
+    """Be the only one who packs into a folder; the unfinished files of those who died go.
+
+    They go before, and also after: those of workers that were stopped because another failed.
+    """
     with (out / "pack.json").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(f"{out}: another process is packing into this folder") from error
-        for unfinished in out.glob(".*.partial"):
-            unfinished.unlink(missing_ok=True)
-        yield
+        _tidy(out)
+        try:
+            yield
+        finally:
+            _tidy(out)
+
+
+def _tidy(out: Path) -> None:
+    for unfinished in out.glob(".*.partial"):
+        unfinished.unlink(missing_ok=True)

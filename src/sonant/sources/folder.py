@@ -1,8 +1,9 @@
 """Any folder of videos, with or without a CSV of what is done in them and when.
 
 The CSV has a column `video` (path inside the folder), either `time` (roughly when the action is) or
-`start` and `end`, and `text` (the narration). `id` and `split` are taken if there; every further
-column becomes a label. Times are seconds or `[hours:]minutes:seconds`.
+`start` and `end`, and `text` (the narration). `id` and `split` are taken if there, a video lying in
+one split; every further column becomes a label, `sounding` a truth value. Times are seconds or
+`[hours:]minutes:seconds`.
 
 A row that cannot be used is kept with its reason in `quarantine`. A clip around a `time` that would
 begin before its video or end after it is moved inwards, not cut: every clip keeps its length.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from sonant.clips import Clips
+from sonant.clips import LABEL, LABEL_TYPES, Clips
 from sonant.errors import MediaError, TableError, UsageError
 from sonant.media import crew
 from sonant.media.read import Probe, probe
@@ -52,6 +53,8 @@ LONGEST = 7 * 24 * 3600.0
 LOOK_SIZE = 8
 """Videos that a worker looks into at a time."""
 OWN_COLUMNS = ("id", "video", "time", "start", "end", "text", "split")
+SOUNDING = ("sounding", LABEL + "sounding")
+TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def folder(
 
     Raises:
         UsageError: the folder does not exist or holds no video; impossible settings.
-        TableError: a CSV cannot be read, lacks columns, or repeats ids.
+        TableError: a CSV cannot be read, has no rows, lacks or repeats columns, repeats ids, puts a
+            video in two splits, has a `sounding` that is no truth value, or labels no clip at all.
     """
     window = window or Window()
     _check(stride=stride, seed=seed, workers=workers, patience=patience)
@@ -125,6 +129,7 @@ def folder(
     clips = Clips.of([clip for clip, _ in rows], root=root, quarantine=[why for _, why in rows])
     if labels is not None:
         clips = _labelled(clips, table, labels)
+    clips = _sounding_or_unknown(clips)
     if table is not None and "split" in table.column_names:
         return clips
     enough = len(set(clips.column("video"))) >= len(fractions)
@@ -211,26 +216,80 @@ def _narrations(path: Path) -> pa.Table:
             f"{path}: has the columns {', '.join(table.column_names)}; wanted are video, time (or "
             "start and end) and text, and id, split and labels as you like"
         )
+    _check_rows(table, path)
+    if "split" in there:
+        _check_splits(table, path)
     return table
 
 
+def _check_rows(table: pa.Table, path: Path) -> None:
+    if not table.num_rows:
+        raise TableError(f"{path}: has no rows")
+
+
+def _check_splits(table: pa.Table, path: Path) -> None:
+    splits: dict[str, str] = {}
+    for video, split in zip(table["video"].to_pylist(), table["split"].to_pylist(), strict=True):
+        if split and splits.setdefault(video, split) != split:
+            raise TableError(
+                f"{path}: video {video!r} is in the splits {splits[video]!r} and {split!r}; "
+                "all clips of a video are in one"
+            )
+
+
 def _read(path: Path) -> pa.Table:
-    """The CSV with its own columns as text, the others with the types they look like."""
+    """The CSV with its own columns as text, the others with the types of label they look like."""
+    texts = {*OWN_COLUMNS, *SOUNDING}
+    table = _parsed(path, texts)
+    names = table.column_names
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise TableError(f"{path}: has the column {repeated[0]!r} more than once")
+    kinds = (*LABEL_TYPES, pa.null())
+    if others := {field.name for field in table.schema if field.type not in kinds}:  # dates, say
+        table = _parsed(path, texts | others)
+    if "video" in names:
+        videos = pc.fill_null(table["video"], "")
+        table = table.set_column(names.index("video"), "video", videos)
+    for name in (name for name in SOUNDING if name in names):
+        table = table.set_column(names.index(name), name, _truths(table[name], name, path))
+    return table
+
+
+def _parsed(path: Path, texts: Iterable[str]) -> pa.Table:
+    """The CSV, with some columns as text."""
     options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(OWN_COLUMNS, pa.string()),
+        column_types=dict.fromkeys(texts, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
     )
     try:
-        table = pyarrow.csv.read_csv(path, convert_options=options)
+        return pyarrow.csv.read_csv(path, convert_options=options)
     except FileNotFoundError as error:
         raise TableError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: not a readable CSV file: {error}") from error
-    if "video" not in table.column_names:
-        return table
-    videos = pc.fill_null(table["video"], "")
-    return table.set_column(table.column_names.index("video"), "video", videos)
+
+
+def _truths(column: pa.ChunkedArray, name: str, path: Path) -> pa.Array:
+    texts = [(text or "").strip() for text in column.to_pylist()]
+    for line, text in enumerate(texts, 2):
+        if text and text.lower() not in TRUTHS:
+            raise TableError(
+                f"{path}, line {line}: {name} is {text!r}; wanted is true or false, 1 or 0, yes or "
+                "no, or nothing where it is unknown"
+            )
+    return pa.array([TRUTHS.get(text.lower()) for text in texts], pa.bool_())
+
+
+def _sounding_or_unknown(clips: Clips) -> Clips:
+    """Have the label `sounding`, if there is one, as truth values even if none is known."""
+    name = LABEL + "sounding"
+    if name not in clips.table.column_names:
+        return clips
+    column = clips.table[name].cast(pa.bool_())
+    return Clips(
+        clips.table.set_column(clips.table.column_names.index(name), name, column), clips.root
+    )
 
 
 def _narrated(
@@ -323,12 +382,19 @@ def _labelled(clips: Clips, narrations: pa.Table | None, path: Path) -> Clips:
     if not {"video", "time"} <= set(table.column_names):
         there = ", ".join(table.column_names)
         raise TableError(f"{path}: has the columns {there}; wanted are video, time and labels")
+    _check_rows(table, path)
     if narrations is None or "time" not in narrations.column_names:
         raise UsageError(f"{path}: labels are matched by video and time, which these clips lack")
     keys = _keys(narrations)
     places = {key: row for row, key in enumerate(_keys(table))}
     if len(places) != table.num_rows:
         raise TableError(f"{path}: has more than one row for the same video and time")
+    if places.keys().isdisjoint(keys):
+        video, time = table["video"][0].as_py(), table["time"][0].as_py()
+        raise TableError(
+            f"{path}: no row matches a narration by video and time; the first is of {video!r} at "
+            f"{time!r}, the first narration of {keys[0][0]!r} at {keys[0][1]:g} s"
+        )
     rows = pa.array([places.get(key) for key in keys], pa.int64())
     names = [name for name in table.column_names if name not in OWN_COLUMNS]
     columns = {name: table[name].take(rows) for name in names}

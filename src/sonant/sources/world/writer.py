@@ -97,7 +97,14 @@ def _claim(out: Path, record: Mapping[str, Any]) -> None:
     """Write world.json, unless the folder holds another world."""
     path = out / "world.json"
     if path.is_file():
-        there = json.loads(path.read_text())
+        try:
+            there = json.loads(path.read_text())
+        except (OSError, ValueError):
+            there = None
+        if not isinstance(there, dict):
+            raise UsageError(
+                f"{path}: does not describe a world; choose another folder or remove this one"
+            )
         for name in ("name", "seed", "sync"):
             if there.get(name) != record[name]:
                 raise UsageError(
