@@ -4,7 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
+
+# Some tests fork, and the threads of OpenMP do not survive that.
+torch.set_num_threads(1)
 
 # Under this hook, every annotated shape in these modules is a check.
 SHAPED = ["encoders", "methods", "metrics", "objectives", "distributed", "data", "log"]
