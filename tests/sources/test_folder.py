@@ -236,3 +236,8 @@ def test_wrong_use_says_so(root: Path, tmp_path: Path) -> None:
     for message, setting in wrong:
         with pytest.raises(UsageError, match=message):
             folder(root, **setting)
+
+
+def test_two_ways_to_write_a_path_are_one_video(root: Path) -> None:
+    text = "video,time,text\n./b.MP4,1,#C C cuts\nb.MP4,2,#C C cuts\n"
+    assert set(folder(root, narrations=csv(root, text)).column("video")) == {"b.MP4"}

@@ -15,11 +15,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from sonant.clips import LABEL, LABEL_TYPES, Clips
@@ -248,7 +247,8 @@ def _read(path: Path) -> pa.Table:
     if others := {field.name for field in table.schema if field.type not in kinds}:  # dates, say
         table = _parsed(path, texts | others)
     if "video" in names:
-        videos = pc.fill_null(table["video"], "")
+        paths = [str(PurePosixPath(video)) if video else "" for video in table["video"].to_pylist()]
+        videos = pa.array(paths, pa.string())  # ./a.mp4 and a.mp4 are one video, in one split
         table = table.set_column(names.index("video"), "video", videos)
     for name in (name for name in SOUNDING if name in names):
         table = table.set_column(names.index(name), name, _truths(table[name], name, path))
