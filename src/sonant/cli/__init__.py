@@ -1,0 +1,259 @@
+"""The command `sonant`: each command is a function here, its flags are the function's signature.
+
+Exit codes: 0 done, 1 the work failed or training was told to end and saved, 2 wrong use, 130
+interrupted, 143 told to end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sonant import __version__
+from sonant.cli.arguments import (
+    ClipTable,
+    Command,
+    Out,
+    PackFolder,
+    Report,
+    RunFolder,
+    console,
+    named,
+    show_quarantine,
+)
+from sonant.cli.index import INDEX
+from sonant.cli.score import SCORE
+from sonant.cli.train import trainings
+from sonant.clips import Clips
+from sonant.errors import SonantError, UsageError
+from sonant.files import why
+
+
+def world(
+    out: Out,
+    *,
+    videos: int = 60,
+    seed: int = 0,
+    workers: int = 2,
+    check: bool = False,
+) -> None:
+    """Write the synthetic narrated world: video files, narrations, and the truth apart from them.
+
+    Args:
+        out: folder to write to; videos that are there already stay.
+        videos: how many, of one to three minutes each.
+        seed: the same seed makes the same content.
+        workers: processes.
+        check: instead, make a fresh world of about 16,000 clips, train small supervised heads on
+            it and print how it meets what docs/world.md demands of it (half an hour).
+    """
+    if check:
+        from sonant.world_check import check as check_world
+
+        check_world(out, seed=seed)
+        return
+    from sonant.sources.world import world as make_world
+
+    make_world(out, videos=videos, seed=seed, workers=workers)
+
+
+def pack(
+    clips: ClipTable,
+    out: Out,
+    *,
+    frame_rate: float = 16.0,
+    short_side: int = 112,
+    rate: int = 16000,
+    workers: int = 2,
+) -> None:
+    """Decode every video once and write its clips to shards that training can read at random.
+
+    Args:
+        clips: a clip table.
+        out: folder for the shards and for clips.parquet, the table with the clips' places in them.
+        frame_rate: frames kept a second.
+        short_side: pixels of the frames' shorter side.
+        rate: samples a second of the kept sound, in hertz.
+        workers: processes.
+    """
+    from sonant.media.pack import pack as pack_clips
+
+    packed = pack_clips(
+        Clips.read(clips),
+        out,
+        frame_rate=frame_rate,
+        short_side=short_side,
+        rate=rate,
+        workers=workers,
+    )
+    show_quarantine(packed)
+    console.print(f"{len(packed.where(packed=True))} clips packed in {out}")
+
+
+def embed(
+    run: RunFolder,
+    pack: PackFolder,
+    out: Out,
+    *,
+    batch: int = 64,
+    workers: int = 2,
+) -> None:
+    """Write the embeddings of a pack's clips as a table of features.
+
+    Args:
+        run: folder of a trained run.
+        pack: folder of a pack.
+        out: the Parquet file to write.
+        batch: clips at a time; it does not change the result.
+        workers: processes that decode ahead.
+    """
+    from sonant.embed import embed as embed_clips
+    from sonant.media.pack import Pack
+
+    media = Pack.open(pack)
+    show_quarantine(media.clips)
+    features = embed_clips(run, media.clips, out, media=media, batch=batch, workers=workers)
+    console.print(f"{len(features)} clips embedded in {out}")
+
+
+def make_report(
+    found: Report,
+    out: Out = Path("report.html"),
+    *,
+    pack: Path | None = None,
+    logs: tuple[str, ...] = (),
+) -> None:
+    """Make one HTML page of a report: tables, curves, histograms, clips that play.
+
+    Args:
+        found: the report.json that `sonant score` wrote.
+        out: the page to write; it needs no network.
+        pack: folder of the pack, for the clips to play.
+        logs: NAME=FILE of training logs, for their curves.
+    """
+    from sonant.report import report
+
+    console.print(f"open {report(found, out, pack=pack, logs=named(logs))}")
+
+
+def doctor() -> None:
+    """Say what sonant finds on this machine: versions, codecs, processors, space."""
+    from sonant.doctor import doctor as look
+
+    table = Table(box=None, show_header=False)
+    for name, found in look().items():
+        table.add_row(name, found)
+    console.print(table)
+
+
+def demo(out: Out = Path("demo"), *, videos: int = 80, seed: int = 0) -> None:
+    """Do everything once: make a world, train on it, score, write OUT/report.html.
+
+    Args:
+        out: folder for everything it makes; what is done already is not done again.
+        videos: size of the world, in videos of one to three minutes.
+        seed: of the world and of the training.
+    """
+    from sonant.demo import commands
+
+    for words in commands(out, videos=videos, seed=seed):
+        console.print(f"\n$ sonant {shlex.join(words)}", style="bold", soft_wrap=True)
+        _dispatch("sonant", COMMANDS, words)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands under a common word; made only when the word is used, since some import torch."""
+
+    about: str
+    commands: Callable[[], Mapping[str, Command]]
+
+
+COMMANDS: Mapping[str, Command | Group] = {
+    "world": world,
+    "index": Group(
+        "Make the clip table of a data set.",
+        lambda: INDEX,
+    ),
+    "pack": pack,
+    "train": Group("Train a method by its recipe.", trainings),
+    "embed": embed,
+    "score": Group(
+        "Judge features by a task.",
+        lambda: SCORE,
+    ),
+    "report": make_report,
+    "demo": demo,
+    "doctor": doctor,
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM came; raised so that open files, folders and workers are left in order."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _dispatch("sonant", COMMANDS, words)
+    except UsageError as error:
+        return _fail(error, 2)
+    except SonantError as error:
+        return _fail(error, 1)
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {why(error)}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this stopped", 130)
+    except Terminated:
+        return _fail("told to end; the same command goes on where this stopped", 143)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _dispatch(prog: str, commands: Mapping[str, Command | Group], words: list[str]) -> int:
+    if words == ["--version"]:
+        console.print(f"sonant {__version__}", highlight=False)
+        return 0
+    if not words or words[0] in ("-h", "--help"):
+        _help(prog, commands)
+        return 0 if words else 2
+    if words[0] not in commands:
+        raise UsageError(f"{prog} {words[0]}: no such command; there are {', '.join(commands)}")
+    command = commands[words[0]]
+    prog = f"{prog} {words[0]}"
+    if isinstance(command, Group):
+        return _dispatch(prog, command.commands(), words[1:])
+    command.__doc__ = re.sub(r"\n {8}", " ", inspect.getdoc(command) or "")
+    tyro.cli(command, args=words[1:], prog=prog)
+    return 0
+
+
+def _help(prog: str, commands: Mapping[str, Command | Group]) -> None:
+    table = Table(box=None, show_header=False, title=f"{prog} COMMAND --help", title_justify="left")
+    for name, command in commands.items():
+        about = command.about if isinstance(command, Group) else inspect.getdoc(command) or ""
+        table.add_row(name, about.partition("\n")[0])
+    console.print(table)
+
+
+def _fail(message: object, code: int) -> int:
+    told = Console(stderr=True)
+    told.print(f"sonant: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return code

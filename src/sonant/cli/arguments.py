@@ -1,0 +1,87 @@
+"""What commands take and show alike: kinds of arguments, files by name, clip tables."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sonant import __version__
+from sonant.clips import Clips
+from sonant.errors import UsageError
+from sonant.features import Features
+
+Command = Callable[..., None]
+console = Console(quiet=os.environ.get("RANK", "0") != "0")
+"""Under torchrun, the first process speaks for all."""
+
+Root = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+ClipTable = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")]
+PackFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Report = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")]
+
+
+def named(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=FILE arguments as a dict."""
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, path) in zip(pairs, split, strict=True) if not path]:
+        raise UsageError(f"{wrong[0]!r} is not of the form NAME=FILE, such as mc3=features.parquet")
+    names = [name for name, _, _ in split]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{repeated[0]!r} is the name of more than one file; names are unique")
+    return {name: Path(path) for name, _, path in split}
+
+
+def features_of(clips: Clips, pairs: tuple[str, ...]) -> dict[str, Features]:
+    """Read NAME=FILE features, all of just these clips."""
+    wanted = clips.where(quarantined=False).packed_digest()
+    found = {name: Features.read(path) for name, path in named(pairs).items()}
+    for name, features in found.items():
+        if features.data not in ("", wanted):
+            raise UsageError(
+                f"{named(pairs)[name]}: holds features of other clips, or of another pack of them; "
+                "`sonant embed` makes those of this pack"
+            )
+    return found
+
+
+def key(asked: object, pack: Path, *features: Path) -> str:
+    """Hash of what a score is asked for and of the files that it is made from."""
+    hash = hashlib.sha256(f"{__version__} {asked!r}".encode())
+    for path in (pack / "clips.parquet", *features):
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        hash.update(hashlib.sha256(path.read_bytes()).digest())
+    return hash.hexdigest()
+
+
+def write_clips(clips: Clips, out: Path) -> None:
+    """Write a clip table and say what is in it."""
+    clips.write(out)
+    show_quarantine(clips)
+    console.print(f"{len(clips)} clips of {len(set(clips.column('video')))} videos in {out}")
+
+
+def show_quarantine(clips: Clips) -> None:
+    """Print the clips that cannot be used, by reason."""
+    bad = clips.where(quarantined=True)
+    if not len(bad):
+        return
+    table = Table(title=f"{len(bad)} of {len(clips)} clips in quarantine", title_justify="left")
+    table.add_column("reason")
+    table.add_column("clips", justify="right")
+    table.add_column("the first", overflow="fold")
+    groups: dict[str, list[str]] = {}
+    for id, reason in zip(bad.column("id"), bad.column("quarantine"), strict=True):
+        groups.setdefault(reason, []).append(id)
+    for reason, ids in sorted(groups.items(), key=lambda item: -len(item[1])):
+        table.add_row(reason, str(len(ids)), ids[0])
+    console.print(table)

@@ -1,0 +1,102 @@
+"""`sonant train`: a command for each recipe, made from its signature."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from sonant.cli.arguments import Command, Out, PackFolder, RunFolder, console
+
+
+def trainings() -> dict[str, Command]:
+    """A command for each recipe, and one that does a run again."""
+    from sonant.train import RECIPES
+
+    return {name: _training(recipe) for name, recipe in RECIPES.items()} | {"again": train_again}
+
+
+def train_again(
+    run: RunFolder,
+    pack: PackFolder,
+    out: Out,
+    *,
+    split: str = "train",
+    workers: int = 2,
+    cache: bool = True,
+) -> None:
+    """Do a recorded run again: its recipe with its arguments, on the clips of a pack.
+
+    Args:
+        run: folder of the run to do again.
+        pack: folder of the pack to train on.
+        out: folder of the new run.
+        split: the clips to train on.
+        workers: processes that decode ahead.
+        cache: keep decoded clips in PACK/cache, about 200 kB each for small towers.
+    """
+    from sonant.checkpoint import check_same_data, recorded
+    from sonant.media.pack import Pack
+
+    recipe, arguments = recorded(run)
+    check_same_data(run, Pack.open(pack).clips.where(split=split, packed=True, quarantined=False))
+    train(recipe, arguments, pack, out, split=split, workers=workers, cache=cache)
+
+
+def train(
+    recipe: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    pack: Path,
+    run: Path,
+    *,
+    split: str,
+    workers: int,
+    cache: bool,
+) -> None:
+    """Train a recipe on the good clips of one split of a pack."""
+    from sonant.media.pack import Pack
+    from sonant.train import train as train_run
+
+    clips = Pack.open(pack).clips.where(split=split, packed=True, quarantined=False)
+    media = Pack(clips, pack)
+    kept = pack / "cache" if cache else None
+    train_run(recipe, arguments, clips, run, media=media, workers=workers, cache=kept)
+    console.print(f"trained in {run}")
+
+
+def _training(recipe: Callable[..., Any]) -> Command:
+    """The command of a recipe: the pack, the run, and the recipe's own keyword arguments."""
+
+    def command(
+        *, pack: Path, run: Path, split: str, workers: int, cache: bool, **arguments: Any
+    ) -> None:
+        train(recipe, arguments, pack, run, split=split, workers=workers, cache=cache)
+
+    hints = get_type_hints(recipe)
+    own = list(inspect.signature(recipe).parameters.values())[1:]
+    added = {
+        "pack": (PackFolder, inspect.Parameter.empty),
+        "run": (RunFolder, inspect.Parameter.empty),
+        "split": (str, "train"),
+        "workers": (int, 2),
+        "cache": (bool, True),
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, keyword, annotation=kind, default=default)
+        for name, (kind, default) in added.items()
+    ] + [p.replace(annotation=hints[p.name]) for p in own]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = re.sub(r"\n +tokenizer: .*", TRAIN_ARGUMENTS, inspect.getdoc(recipe) or "")
+    return command
+
+
+TRAIN_ARGUMENTS = """
+    pack: folder of the pack to train on.
+    run: folder of the run; one that was interrupted goes on, a finished one is left alone.
+    split: the clips to train on.
+    workers: processes that decode ahead.
+    cache: keep decoded clips in PACK/cache, about 200 kB each for small towers."""
