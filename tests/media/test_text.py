@@ -97,3 +97,56 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(UsageError, match="not a tokenizer's JSON"):
         Tokenizer.read(tmp_path / "t.json")
+
+
+WORDS = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS += ["wash", "##es", "##e", "the", "cup", "cuts", "carrot", "a", "b"]
+
+
+def vocabulary(folder: Path) -> Path:
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(WORDS) + "\n")
+    return path
+
+
+def test_a_published_vocabulary_spells_as_its_own_library_does(tmp_path: Path) -> None:
+    from transformers import BertTokenizer
+
+    tokenizer = Tokenizer.published(vocabulary(tmp_path))
+    theirs = BertTokenizer.from_pretrained(tmp_path)
+    for text in ["washes the cup", "Washed, the CUP!", "b" * 120, "a b a b", "é cuts"]:
+        for tokens in (3, 8):
+            expected = theirs(text, truncation=True, max_length=tokens)["input_ids"]
+            found = tokenizer.encode([text], tokens)[0].tolist()
+            assert found == expected + [0] * (tokens - len(expected)), text
+    assert not tokenizer.encode(["#C C"], 8).any()
+    assert tokenizer.decode(tokenizer.encode(["#C C washes the cup"], 8)[0]) == "washes the cup"
+
+
+def test_a_published_tokenizer_file_is_read_and_saved_alike(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as WordPieces
+
+    first = Tokenizer.published(vocabulary(tmp_path))
+    first.save(tmp_path / "plain" / "tokenizer.json")
+    padding = WordPieces.from_file(str(tmp_path / "plain" / "tokenizer.json"))
+    padding.enable_padding(length=5)
+    padding.enable_truncation(3)
+    (tmp_path / "padding").mkdir()
+    padding.save(str(tmp_path / "padding" / "tokenizer.json"))
+    texts = ["washes the cup", "", "cuts the carrot cuts the carrot"]
+    for source in (tmp_path / "plain", tmp_path / "padding" / "tokenizer.json", str(tmp_path)):
+        again = Tokenizer.published(source)
+        assert np.array_equal(again.encode(texts, 6), first.encode(texts, 6))
+    read = Tokenizer.read(tmp_path / "plain" / "tokenizer.json")
+    assert np.array_equal(read.encode(texts, 6), first.encode(texts, 6))
+
+
+def test_what_is_no_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none of tokenizer\.json, vocab\.txt"):
+        Tokenizer.published(tmp_path)
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    with pytest.raises(UsageError, match=r"it lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\]"):
+        Tokenizer.published(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join([*WORDS[1:], "[PAD]"]))
+    with pytest.raises(UsageError, match=r"id 0 is '\[unused0\]' there, not padding"):
+        Tokenizer.published(tmp_path)
