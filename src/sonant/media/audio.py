@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from sonant.errors import UsageError
+from sonant.errors import UsageError, above_zero, at_least
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -24,48 +26,211 @@ AST_MEAN = -4.2677393
 AST_DEVIATION = 4.5689974
 """Mean and deviation of AudioSet's log-mel values, from AST's own recipe."""
 FLOOR = float(np.finfo(np.float32).eps)
-SPECS = ("ast",)
+
+VMZ_RATE = 16_000
+VMZ_BINS = 40
+VMZ_WINDOW = 0.016
+VMZ_HOP = 0.010
+VMZ_GAIN = 1_080_674_186.3482928
+"""Energy of a full-scale sample; about 32768 squared, as if samples were 16-bit integers."""
+XDC_FRAMES = 100
+XDC_HOP = 0.020
+
+AVCL_RATE = 24_000
+AVCL_BINS = 256
+AVCL_FRAMES = 256
+AVCL_WINDOW = 0.010
+AVCL_HOP = 0.010
+AVCL_FFT = 4096
+"""The least power of two whose bins are closer together than the lowest mel bands."""
+AVCL_FLOOR = 1e-6
+
+SPECS = ("ast", "vmz", "avcl")
 FILTER_REACH = 10
 """Samples of the lower rate that the resampling filter spans to either side."""
+BLOCK = 1024
+"""Frames whose spectra are held at a time."""
 
 
 def log_mel(samples: Array, rate: int, spec: str = "ast") -> Array:
+    """Log-mel spectrogram by one of three front ends, at its defaults and before normalisation.
+
+    | `spec` | what it is of | shape |
+    |---|---|---|
+    | `ast` | AST, by `ast` | [1 + (n - 400) // 160, 128] of n samples at 16 kHz |
+    | `vmz` | VMZ, and so most likely XDC, by `vmz` | [ceil((n - 256) / 160), 40] at 16 kHz |
+    | `avcl` | AVCL, by `avcl` | [256, 256], the whole sound |
+
+    Args:
+        samples: mono sound [n] within -1 to 1.
+        rate: samples per second; another one than the front end's is changed by `resample`.
+        spec: the front end.
+
+    Returns:
+        [frames, bins], float32.
+
+    Raises:
+        UsageError: an unknown front end, sound that is shorter than one window or not mono, or
+            samples that are no numbers.
+    """
+    match spec:
+        case "ast":
+            return ast(samples, rate)
+        case "vmz":
+            return vmz(samples, rate)
+        case "avcl":
+            return avcl(samples, rate)
+    raise UsageError(f"no front end {spec!r} for sound; there is {', '.join(SPECS)}")
+
+
+def ast(samples: Array, rate: int) -> Array:
     """Log-mel spectrogram as AST's (Gong, Chung, Glass 2021), before its normalisation.
 
     Kaldi's filter bank without dither or energy: the mean of the whole wave is taken off, then each
     25 ms window (every 10 ms, none beyond the end) loses its own mean, is pre-emphasised by 0.97,
     shaped by a Hann window, and summed over 128 triangles on the mel scale from 20 Hz to 8 kHz.
-    1.5 s give 148 frames. Another rate is first brought to 16 kHz by `resample`.
+    1.5 s give 148 frames.
 
     Args:
         samples: mono sound [n] within -1 to 1.
-        rate: samples per second.
-        spec: the front end; only `ast` there is.
+        rate: samples per second; another one than 16 kHz is changed by `resample`.
 
     Returns:
         Natural logarithms of mel energies, float32 [1 + (n - 400) // 160, 128] at 16 kHz.
 
     Raises:
-        UsageError: an unknown front end, less than 25 ms of sound, or samples that are no numbers.
+        UsageError: less than 25 ms of sound, not mono, or samples that are no numbers.
     """
-    if spec not in SPECS:
-        raise UsageError(f"no front end {spec!r} for sound; there is {', '.join(SPECS)}")
-    wave = np.asarray(samples, np.float32)
-    if wave.ndim != 1:
-        raise UsageError(f"sound must be mono, of shape [samples], not {list(wave.shape)}")
-    if not np.isfinite(wave).all():
-        raise UsageError(f"{int((~np.isfinite(wave)).sum())} of {wave.size} samples are no numbers")
-    if rate != AST_RATE:
-        wave = resample(wave, rate, AST_RATE)
-    if wave.size < AST_WINDOW:
-        raise UsageError(
-            f"{wave.size} samples at {AST_RATE} Hz are shorter than one window of 25 ms"
-        )
+    wave = _wave(samples, rate, AST_RATE, AST_WINDOW)
     frames = _frames(wave - wave.mean(dtype=np.float64).astype(np.float32))
     spectrum = np.fft.rfft(frames, n=AST_FFT, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
-    mel: Array = np.log(np.maximum(power @ _mel_triangles(), np.float32(FLOOR)))
+    mel: Array = np.log(np.maximum(power @ _ast_triangles(), np.float32(FLOOR)))
     return mel
+
+
+def vmz(samples: Array, rate: int, *, window: float = VMZ_WINDOW, hop: float = VMZ_HOP) -> Array:
+    """Log-mel spectrogram as VMZ's `LogSpectrum` operator computes it, the one XDC points to.
+
+    A symmetric Hann window of 16 ms every 10 ms, zero-padded to a power of two; re² + im² of all
+    bins but the last, whose energy is packed into the first; 40 triangles from 0 to 8 kHz, equally
+    wide on the mel scale but at least one bin to either side, each of unit sum; E times 1.08e9;
+    then ln E where E > e, and E / e below. A window also wants one sample beyond its own last.
+
+    The bins of the triangles are 8000 / 129 Hz apart, not 8000 / 128 as those of the spectrum: so
+    it is in the operator.
+
+    Args:
+        samples: mono sound [n] within -1 to 1.
+        rate: samples per second; another one than 16 kHz is changed by `resample`.
+        window: seconds.
+        hop: seconds between the starts of two windows.
+
+    Returns:
+        float32 [ceil((n - 256) / 160), 40] at 16 kHz and the defaults; 0 is silence.
+
+    Raises:
+        UsageError: no more sound than one window, not mono, samples that are no numbers, or a
+            window or hop of less than two samples.
+    """
+    length, step = _samples(VMZ_RATE, window=window, hop=hop)
+    wave = _wave(samples, rate, VMZ_RATE, length + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(wave[:-1], length)[::step]
+    fft = 1 << (length - 1).bit_length()
+    shape, triangles = np.hanning(length).astype(np.float32), _vmz_triangles(fft)
+    energy = np.concatenate([_packed(power) @ triangles for power in _power(windows, shape, fft)])
+    energy *= np.float32(VMZ_GAIN)
+    mel: Array = np.where(
+        energy > math.e, np.log(np.maximum(energy, 1)), energy / np.float32(math.e)
+    )
+    return mel
+
+
+def xdc(
+    samples: Array,
+    rate: int,
+    *,
+    frames: int = XDC_FRAMES,
+    window: float = VMZ_WINDOW,
+    hop: float = XDC_HOP,
+) -> Array:
+    """XDC's input: the whole sound, 2 s in the paper, as 100 frames of `vmz`.
+
+    How 2 s become 100 frames the paper does not say. The default hop of 20 ms gives just 100. It is
+    every second frame of VMZ's hop of 10 ms, which is also what its operator keeps when it is asked
+    for a longer sound than its frames hold (its `audio_length`: the nearest frame). A hop of 10 ms
+    here gives 199, which are then brought to 100 by `stretch` and so averaged over time.
+
+    Args:
+        samples: mono sound [n] within -1 to 1.
+        rate: samples per second.
+        frames: in the result; another number that the hop gives is brought to it by `stretch`.
+        window: seconds.
+        hop: seconds between the starts of two windows.
+
+    Returns:
+        float32 [frames, 40].
+
+    Raises:
+        UsageError: as `vmz`, or fewer frames than one.
+    """
+    return stretch(vmz(samples, rate, window=window, hop=hop), frames)
+
+
+def avcl(samples: Array, rate: int, *, frames: int = AVCL_FRAMES, hop: float = AVCL_HOP) -> Array:
+    """AVCL's input: the whole sound as 256 frames of 256 mel bands.
+
+    A periodic Hann window of 10 ms every 10 ms at 24 kHz; 256 triangles on the mel scale from 0 to
+    12 kHz; ln(E + 1e-6), as in the code for EPIC-Fusion that the paper's words come from.
+
+    What the paper leaves open: 10 s at a hop of 10 ms are 1000 frames, not its 256, so the frames
+    are brought to 256 by `stretch`; and windows of 240 samples have fewer bins than there are mel
+    bands, so they are zero-padded to 4096, lest bands be empty.
+
+    Args:
+        samples: mono sound [n] within -1 to 1.
+        rate: samples per second; another one than 24 kHz is changed by `resample`.
+        frames: in the result, whatever the length of the sound.
+        hop: seconds between the starts of two windows before that.
+
+    Returns:
+        float32 [frames, 256]; ln(1e-6), about -13.8, is silence.
+
+    Raises:
+        UsageError: less than 10 ms of sound, not mono, samples that are no numbers, a hop of less
+            than two samples, or fewer frames than one.
+    """
+    length, step = _samples(AVCL_RATE, window=AVCL_WINDOW, hop=hop)
+    wave = _wave(samples, rate, AVCL_RATE, length)
+    windows = np.lib.stride_tricks.sliding_window_view(wave, length)[::step]
+    shape, triangles = np.hanning(length + 1)[:-1].astype(np.float32), _avcl_triangles()
+    energy = np.concatenate([power @ triangles for power in _power(windows, shape, AVCL_FFT)])
+    return stretch(np.log(energy + np.float32(AVCL_FLOOR)), frames)
+
+
+def stretch(mel: Array, frames: int) -> Array:
+    """Bring a spectrogram to a number of frames that span the same time.
+
+    Between frames by straight lines; where there are more than wanted, by means under a triangle
+    as wide as two new frames, so that no sound between is lost. It is Pillow's bilinear resize.
+
+    Args:
+        mel: [frames, bins].
+        frames: wanted.
+    """
+    at_least(1, frames=frames)
+    if frames == len(mel):
+        return mel
+    scale = len(mel) / frames
+    reach = max(1.0, scale)
+    stretched = np.empty((frames, mel.shape[1]), np.float32)
+    for frame in range(frames):
+        centre = (frame + 0.5) * scale - 0.5
+        first, last = max(0, math.ceil(centre - reach)), math.floor(centre + reach) + 1
+        near = mel[first:last]
+        weights = 1 - np.abs(np.arange(first, first + len(near)) - centre) / reach
+        stretched[frame] = (weights / weights.sum()).astype(np.float32) @ near
+    return stretched
 
 
 def normalise_ast(mel: Array) -> Array:
@@ -134,6 +299,47 @@ def _polyphase(up: int, down: int) -> Array:
     return bank
 
 
+def _wave(samples: Array, rate: int, new_rate: int, least: int) -> Array:
+    """Mono sound at another rate.
+
+    Raises:
+        UsageError: fewer samples than `least` then, not mono, or samples that are no numbers.
+    """
+    above_zero(rate=rate)
+    wave = np.asarray(samples, np.float32)
+    if wave.ndim != 1:
+        raise UsageError(f"sound must be mono, of shape [samples], not {list(wave.shape)}")
+    if not np.isfinite(wave).all():
+        raise UsageError(f"{int((~np.isfinite(wave)).sum())} of {wave.size} samples are no numbers")
+    if rate != new_rate:
+        wave = resample(wave, rate, new_rate)
+    if wave.size < least:
+        raise UsageError(
+            f"{wave.size} samples at {new_rate} Hz are shorter than one window of "
+            f"{1000 * least / new_rate:.3g} ms"
+        )
+    return wave
+
+
+def _samples(rate: int, **seconds: float) -> list[int]:
+    """Durations in samples, none under two."""
+    at_least(2 / rate, **seconds)
+    return [round(value * rate) for value in seconds.values()]
+
+
+def _power(windows: Array, shape: Array, fft: int) -> Iterator[Array]:
+    """Power spectra [frames, fft // 2 + 1], a block at a time: minutes of sound have many."""
+    for first in range(0, len(windows), BLOCK):
+        spectrum = np.fft.rfft(windows[first : first + BLOCK] * shape, n=fft, axis=1)
+        yield np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
+
+
+def _packed(power: Array) -> Array:
+    """All bins but the last, whose energy joins the first: as FFmpeg packs a real transform."""
+    power[:, 0] += power[:, -1]
+    return power[:, :-1]
+
+
 def _frames(wave: Array) -> Array:
     """Windows [frames, 400] without their means, pre-emphasised and shaped."""
     windows = np.lib.stride_tricks.sliding_window_view(wave, AST_WINDOW)[::AST_SHIFT]
@@ -156,13 +362,39 @@ def _mel(hertz: Any) -> Any:
     return 1127.0 * np.log(1.0 + hertz / 700.0)
 
 
-@cache
-def _mel_triangles() -> Array:
-    """Weights [257, 128] of Fourier bins: triangles equally wide on the mel scale."""
-    edges = np.linspace(_mel(AST_LOW), _mel(AST_HIGH), AST_BINS + 2)
+def _mel_triangles(low: float, high: float, bins: int, fft: int, rate: int) -> Array:
+    """Weights [fft // 2 + 1, bins] of Fourier bins: triangles equally wide on the mel scale."""
+    edges = np.linspace(_mel(low), _mel(high), bins + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    mel = _mel(np.arange(AST_FFT // 2 + 1) * AST_RATE / AST_FFT)[:, None]
+    mel = _mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]
     rising = (mel - left) / (centre - left)
     falling = (right - mel) / (right - centre)
     triangles: Array = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    return triangles
+
+
+@cache
+def _ast_triangles() -> Array:
+    return _mel_triangles(AST_LOW, AST_HIGH, AST_BINS, AST_FFT, AST_RATE)
+
+
+@cache
+def _avcl_triangles() -> Array:
+    return _mel_triangles(0, AVCL_RATE / 2, AVCL_BINS, AVCL_FFT, AVCL_RATE)
+
+
+@cache
+def _vmz_triangles(fft: int) -> Array:
+    """Weights [fft // 2, 40], of unit sum but for the last, which loses the bin that is packed."""
+    count = fft // 2 + 1
+    edges = np.linspace(0, _mel(VMZ_RATE / 2), VMZ_BINS + 2)
+    places = 700 * np.expm1(edges / 1127) / (VMZ_RATE / 2 / count)
+    start, middle, end = places[:-2], places[1:-1], places[2:]
+    bins = np.arange(count)[:, None]
+    rising = 1 - (middle - bins) / np.maximum(1, middle - start)
+    falling = 1 - (bins - middle) / np.maximum(1, end - middle)
+    inside = (bins >= np.floor(start)) & (bins <= np.floor(end) + 1)
+    weights = np.where(inside, np.maximum(0, np.where(bins < middle, rising, falling)), 0)
+    weights /= weights.sum(0)
+    triangles: Array = np.where(bins < np.floor(end) + 1, weights, 0)[:-1].astype(np.float32)
     return triangles
