@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonant.data import Examples, Request, Views, loader, order, partly, requests
+from sonant.clips import Clips
+from sonant.data import Examples, Request, Views, loader, order, requests, to_device
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
@@ -132,7 +134,7 @@ def test_what_was_not_saved_to_the_cache_is_made_again(tmp_path: Path) -> None:
     first.kept.arrays["audio"][1] = 7.0
     toy = Toy()
     second = Examples(toy_clips(12), toy, views(), ALL, cache=tmp_path)
-    assert not (second.batch(request)["audio"] == 7).any()
+    assert not (second.batch(request)[0]["audio"] == 7).any()
     assert toy.reads == 4
 
 
@@ -140,7 +142,7 @@ def test_what_was_not_saved_to_the_cache_is_made_again(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, change: str) -> None:
     request = Request(np.arange(4))
     first = Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path)
-    wanted = first.batch(request)
+    wanted, _ = first.batch(request)
     first.kept.save(rank=0)
     file = first.kept.folder / "video.npy"
     if change == "cut":
@@ -154,7 +156,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, change: str) -> None:
     else:
         os.truncate(first.kept.folder / "video.0.npy", 130)
     toy = Toy()
-    found = Examples(toy_clips(12), toy, views(), ALL, cache=tmp_path).batch(request)
+    found, _ = Examples(toy_clips(12), toy, views(), ALL, cache=tmp_path).batch(request)
     assert toy.reads == 4
     assert all(np.array_equal(found[m], wanted[m]) for m in ALL)
 
@@ -288,22 +290,127 @@ def test_training_refuses_a_clip_without_sound(workers: int) -> None:
         list(loader(examples, [Request(np.arange(4))], workers=workers))
 
 
-def test_evaluation_says_what_is_there() -> None:
-    examples = Examples(toy_clips(12), Deaf(), views(), ALL)
-    ((batch, there),) = partly(examples, [Request(np.arange(2, 5))], workers=0)
-    assert there["audio"].tolist() == [True, False, True]
-    assert there["video"].all()
-    assert not batch.inputs["audio"][1].any()
+def texts(clips: Clips, said: list[str]) -> Clips:
+    column = clips.table.column_names.index("text")
+    return Clips(clips.table.set_column(column, "text", [said]), clips.root)
+
+
+class Poor(Toy):
+    """Of every four clips the second has no sound, the third no pictures, the fourth neither."""
+
+    def read(self, row: int, *, frames: int) -> Media:
+        m = super().read(row, frames=frames)
+        seen, heard = row % 4 < 2, row % 4 in (0, 2)
+        pictures = (m.frames, m.frame_times) if seen else (None, None)
+        return Media(*pictures, *((m.samples, 0.0) if heard else (None, None)), m.rate)
+
+
+def poor_clips(n: int) -> Clips:
+    """Clips of which the last has no narration."""
+    return texts(toy_clips(n), ["#C C" if i == n - 1 else "cuts" for i in range(n)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_a_clip_lacks_is_zeros_and_marked(tmp_path: Path, workers: int, cached: bool) -> None:
+    asked = [Request(np.arange(4), (0,)), Request(np.arange(4, 8), (0,)), Request(np.array([0]))]
+    cache = tmp_path if cached else None
+    poor = Examples(poor_clips(8), Poor(), views(), ALL, cache=cache, partial=True)
+    rich = Examples(toy_clips(8), Toy(), views(), ALL, partial=True)
+    for _ in range(2):
+        for one, whole in zip(
+            loader(poor, asked, workers=workers), loader(rich, asked, workers=0), strict=True
+        ):
+            rows = one.index.numpy()
+            assert list(one.there) == list(whole.there) == list(ALL)
+            assert one.there["audio"].tolist() == [row % 4 in (0, 2) for row in rows]
+            assert one.there["video"].tolist() == [row % 4 < 2 for row in rows]
+            assert one.there["text"].tolist() == [row != 7 for row in rows]
+            for m in ALL:
+                there = one.there[m]
+                assert whole.there[m].all()
+                assert one.inputs[m].shape == whole.inputs[m].shape
+                assert one.inputs[m].dtype == whole.inputs[m].dtype
+                assert not one.inputs[m][~there].any()
+                assert m == "text" or one.inputs[m][there].equal(whole.inputs[m][there])
+
+
+def test_the_cache_remembers_what_clips_lack(tmp_path: Path) -> None:
+    def examples(partial: bool, toy: Toy) -> Examples:
+        return Examples(toy_clips(8), toy, views(), ALL, cache=tmp_path, partial=partial)
+
+    first, request = examples(True, Poor()), Request(np.arange(6))
+    wanted, there = first.batch(request)
+    first.kept.save(rank=0)
+    toy = Toy()
+    again = examples(True, toy)
+    found, still = again.batch(request)
+    assert toy.reads == 0
+    assert all(np.array_equal(found[m], wanted[m]) for m in ALL)
+    assert all(np.array_equal(still[m], there[m]) for m in ALL)
+    again.batch(Request(np.array([6, 7])))
+    assert toy.reads == 2
+    with pytest.raises(SonantError, match=r"clip 'c3' \(row 3\) has no audio and no video"):
+        examples(False, toy).batch(Request(np.array([0, 3])))
+
+
+def test_a_row_that_was_marked_but_not_saved_is_looked_at_again(tmp_path: Path) -> None:
+    """Whether it was there or not: marks reach the disk only after the rows."""
+    Examples(toy_clips(8), Poor(), views(), ALL, cache=tmp_path, partial=True).make(
+        Request(np.arange(8))
+    )
+    toy = Poor()
+    again = Examples(toy_clips(8), toy, views(), ALL, cache=tmp_path, partial=True)
+    again.batch(Request(np.arange(8)))
+    assert toy.reads == 8
+
+
+def test_batches_go_to_a_device_with_what_is_there() -> None:
+    examples = Examples(poor_clips(8), Poor(), views(), ALL, partial=True)
+    (batch,) = loader(examples, [Request(np.arange(4))], workers=0)
+    moved = to_device(batch, torch.device("meta"))
+    assert {m: x.device.type for m, x in moved.there.items()} == dict.fromkeys(ALL, "meta")
+
+
+def test_a_modality_that_no_clip_has_is_named() -> None:
+    def check(media: Toy, modalities: tuple[Modality, ...] = ALL, said: str = "cuts") -> Toy:
+        clips = texts(toy_clips(40), [said] * 40)
+        examples = Examples(clips, media, views(), modalities, partial=True)
+        examples.check_text()
+        examples.check_media()
+        return media
+
+    class Late(Poor):
+        """Only clip 20 has all."""
+
+        def read(self, row: int, *, frames: int) -> Media:
+            return super().read(row if row == 20 else 3, frames=frames)
+
+    class Mute(Poor):
+        def read(self, row: int, *, frames: int) -> Media:
+            return super().read(1, frames=frames)
+
+    class Blind(Poor):
+        def read(self, row: int, *, frames: int) -> Media:
+            return super().read(2, frames=frames)
+
+    assert check(Toy()).reads == 1
+    assert check(Late()).reads > 8
+    assert check(Mute(), ("video", "text")).reads == 1
+    with pytest.raises(UsageError, match="none of the 40 clips has sound; this method learns from"):
+        check(Mute())
+    with pytest.raises(UsageError, match="none of the 40 clips has pictures"):
+        check(Blind())
+    with pytest.raises(UsageError, match="none of the 40 clips has narration"):
+        check(Toy(), said="#C C")
 
 
 def test_clips_without_words_are_named() -> None:
-    clips = toy_clips(12)
-    column = clips.table.column_names.index("text")
-    texts = ["#C C" if i in (4, 7) else "cuts" for i in range(12)]
-    mute = type(clips)(clips.table.set_column(column, "text", [texts]), clips.root)
+    mute = texts(toy_clips(12), ["#C C" if i in (4, 7) else "cuts" for i in range(12)])
     with pytest.raises(UsageError, match=r"2 of 12 clips have no narration, the first is 'c4'"):
         Examples(mute, Toy(), views(), ALL).check_text()
     Examples(mute, Toy(), views(), ("audio", "video")).check_text()
+    Examples(mute, Toy(), views(), ALL, partial=True).check_text()
 
 
 @pytest.mark.parametrize("sleep", [0.0, 60.0])

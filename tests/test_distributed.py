@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sonant.checkpoint import make
 from sonant.distributed import gather, largest, rank, ranks
 from sonant.media.text import train_tokenizer
 from sonant.methods.classify import Supervised
+from sonant.methods.cm_acc import CMACC
 from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Method
+from sonant.methods.pairs import Pairs
+from sonant.methods.relational import Relational
 from sonant.objectives import consensus, contrastive
 from sonant.train import _movable, train
 from sonant.types import MODALITIES, Batch, Modality, Stage
@@ -81,6 +86,12 @@ def learn(loss: Callable[[dict[Modality, Tensor]], Tensor]) -> dict[str, Any]:
     return found | {n: p.detach() for n, p in whole.named_parameters()}
 
 
+def dealt_batch() -> Batch:
+    """A rank's part of the clips."""
+    mine = slice(rank(), None, ranks())
+    return Batch(torch.arange(CLIPS)[mine], {m: x[mine] for m, x in inputs().items()})
+
+
 def methods() -> dict[str, Method]:
     """The methods themselves, in double precision on linear towers."""
     torch.manual_seed(1)
@@ -95,17 +106,58 @@ def methods() -> dict[str, Method]:
     supervised.attach(toy_clips(CLIPS))
     stages = (Stage("align", 1), Stage("refine", 1))
     mc3 = MC3(towers(), stages, exponents=ALPHA, weight=60.0)
-    return {"align": mc3, "refine": mc3, "classify": supervised.double()}
+    return {
+        "align": mc3,
+        "refine": mc3,
+        "classify": supervised.double(),
+        "groups": grouped(),
+        "relate": relating(),
+        "sample": sampling(),
+    }
+
+
+def grouped() -> Method:
+    """CMC whose partners are all clips of a verb."""
+    pairs = list(combinations(MODALITIES, 2))
+    method = Pairs(
+        towers(), (Stage("groups", 1),), {"groups": pairs}, temperature=0.1, groups=["verb"]
+    )
+    method.attach(toy_clips(CLIPS))
+    return method
+
+
+def relating() -> Method:
+    """Relational consensus, on clips of which some have no narration."""
+
+    class Relating(Relational):
+        def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+            there = {"text": batch.index % 3 != 0}
+            return super().forward(Batch(batch.index, batch.inputs, there), Stage("refine", 1))
+
+    stages = (Stage("align", 1), Stage("refine", 1))
+    return Relating(towers(), stages, temperature=0.1, weight=3.0)
+
+
+def sampling() -> Method:
+    """CM-ACC with a dictionary that is full, and small enough for its choice to matter."""
+    av = {m: tower for m, tower in towers().items() if m != "text"}
+    sizes = {"keys": 6, "pool": 8, "enqueue": 3}
+    stages = (Stage("sample", 1),)
+    method = CMACC(av, stages, width=4, temperature=0.1, momentum=0.9, **sizes).double()
+    for _ in range(2):
+        method(dealt_batch(), stages[0])
+    return method
 
 
 def terms_and_gradients(method: Method, stage: str) -> dict[str, Any]:
     model = DistributedDataParallel(method) if ranks() > 1 else method
-    part = {m: x[rank() :: ranks()] for m, x in inputs().items()}
     method.zero_grad()
-    terms = model(Batch(torch.arange(CLIPS)[rank() :: ranks()], part), Stage(stage, 1))
+    terms = model(dealt_batch(), Stage(stage, 1))
     sum(terms.values()).backward()
-    gradients = {f"gradient of {n}": p.grad.clone() for n, p in method.named_parameters()}
-    return {name: term.detach() for name, term in terms.items()} | gradients
+    moving = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    gradients = {f"gradient of {n}": p.grad.clone() for n, p in moving.items()}
+    state = {n: x.clone() for n, x in method.state_dict().items()}
+    return {name: term.detach() for name, term in terms.items()} | gradients | state
 
 
 def everything(folder: Path) -> dict[str, dict[str, Any]]:
@@ -114,7 +166,7 @@ def everything(folder: Path) -> dict[str, dict[str, Any]]:
     found |= {stage: terms_and_gradients(m, stage) for stage, m in methods().items()}
     x = torch.arange(CLIPS)[rank() :: ranks()]
     found["gathered"] = {"rows": gather(x).sort().values, "largest": largest(x.max().clone())}
-    made = mc3_small(train_tokenizer(["cut"]), **TINY)
+    made = make(mc3_small, train_tokenizer(["cut"]), TINY)
     moved, _ = _movable(made, made.method.stages[0])
     assert not getattr(moved, "broadcast_buffers", False), "labels are sent at each step"
     arguments = TINY | {"align_epochs": 1, "refine_epochs": 1}

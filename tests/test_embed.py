@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import pytest
 import sonant
 from sonant import embed as embedding
 from sonant.clips import Clips
-from sonant.embed import embed
-from sonant.errors import MediaError, UsageError
+from sonant.embed import carry, embed
+from sonant.errors import MediaError, TableError, UsageError
 from sonant.media.read import Media
 from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import mc3_small
+from sonant.metrics.calibration import Platt
+from sonant.tasks.calibration import Calibration
 from sonant.train import train
 from toy import SECONDS, TINY, Toy, packed_toys, toy_clips
 
@@ -186,3 +189,52 @@ def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none of the 1 clips is good"):
         bad = toy_clips(1).quarantined({"c0": "damaged"})
         embed(run, bad, tmp_path / "f.parquet", media=Toy())
+
+
+def calibrated(run: Path, **change: Any) -> Calibration:
+    """A calibration of a run's weights, or of others."""
+    weights = sonant.load(run).name.rpartition("@")[2]
+    whole = {"score": "AV raw", "weights": weights, "split": "val"} | change
+    return Calibration(Platt(3.0, 0.5), 0.6, "balanced", clips=40, positives=20, videos=4, **whole)
+
+
+def test_a_calibrated_model_answers_with_a_probability(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = Toy().read(3, frames=24)
+    monkeypatch.setattr(embedding, "read", lambda *_, **__: media)
+    plain = sonant.load(run)
+    cosine = plain.score("v.mp4", 0, SECONDS)
+    assert plain.calibration is None
+    with pytest.raises(UsageError, match="is not calibrated"):
+        plain.sounds("v.mp4", 0, SECONDS)
+    mine = copytree(run, tmp_path / "mine")
+    learnt = calibrated(run)
+    assert carry(mine, learnt) == mine / "calibration.json"
+    learnt.write(tmp_path / "c.json")
+    for model in (sonant.load(mine), sonant.load(run, calibration=tmp_path / "c.json")):
+        assert model.calibration == learnt
+        p = model.score("v.mp4", 0, SECONDS)
+        assert p == pytest.approx(1 / (1 + np.exp(-3 * cosine - 0.5)))
+        assert model.sounds("v.mp4", 0, SECONDS) is bool(p >= 0.6)
+
+
+def test_a_calibration_of_other_weights_or_scores_is_refused(run: Path, tmp_path: Path) -> None:
+    mine, path = copytree(run, tmp_path / "mine"), tmp_path / "mine" / "calibration.json"
+    for wrong, message in (
+        (calibrated(run, weights="0123456789ab"), "of the weights 0123456789ab, and those of"),
+        (calibrated(run, weights=""), r"of the weights \(unknown\)"),
+        (calibrated(run, score="AL raw"), "of the score 'AL raw'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            carry(mine, wrong)
+        assert not path.exists()
+        wrong.write(path)
+        with pytest.raises(UsageError, match=message):
+            sonant.load(mine)
+        features = embed(mine, toy_clips(2), tmp_path / "f.parquet", media=Toy(), workers=0)
+        assert len(features) == 2
+        path.unlink()
+    path.write_text("{}")
+    with pytest.raises(TableError, match="is no calibration"):
+        sonant.load(mine)

@@ -10,12 +10,21 @@ from torch import Tensor
 
 from sonant.errors import UsageError
 from sonant.objectives import (
+    Agreement,
+    area,
     consensus,
     contrastive,
     cross_correlation,
+    group_nce,
     info_nce,
+    minimum,
     nt_xent,
+    product,
+    relational,
     self_contrast,
+    soft_minimum,
+    tuple_nce,
+    volume,
 )
 
 A = torch.tensor([[1, 2, -1], [0.5, -1, 2], [3, 0, 1], [-1, -2, 0.5]]).double()
@@ -308,3 +317,133 @@ def test_a_closed_gate_and_a_dead_unit_correlate_with_nothing(
     torch.testing.assert_close(loss.detach(), 1 + among + 0.1 * across)
     assert x.grad.isfinite().all()
     assert not x.grad[:, 1].any()
+
+
+def missing(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Embeddings of nine clips, some of which lack a modality; what they lack is NaN."""
+    e = three(9, seed)
+    there = {
+        "audio": torch.tensor([1, 1, 1, 0, 1, 1, 1, 1, 1]).bool(),
+        "text": torch.tensor([1, 0, 1, 1, 1, 0, 1, 1, 0]).bool(),
+    }
+    for modality, mask in there.items():
+        e[modality][~mask] = math.nan
+    return e, there
+
+
+@quick
+@given(seeds)
+def test_clips_that_lack_a_modality_take_part_in_what_they_can(seed: int) -> None:
+    e, there = missing(seed)
+    av, al = [0, 1, 2, 4, 5, 6, 7, 8], [0, 2, 4, 6, 7]
+    vl, all_three = [0, 2, 3, 4, 6, 7], [0, 2, 4, 6, 7]
+    rows = {("audio", "video"): av, ("audio", "text"): al, ("video", "text"): vl}
+    wanted = sum(float(info_nce(e[x][r], e[y][r], 0.1)) for (x, y), r in rows.items())
+    assert float(contrastive(e, 0.1, there=there)) == pytest.approx(wanted)
+    whole = {m: x[all_three] for m, x in e.items()}
+    for inverse in ("winner", "plain"):
+        found = consensus(e, "audio", ALPHA, inverse=inverse, there=there)
+        assert float(found) == pytest.approx(
+            float(consensus(whole, "audio", ALPHA, inverse=inverse))
+        )
+
+
+def test_a_batch_without_a_whole_clip_has_no_loss_but_a_gradient() -> None:
+    e = {m: x.requires_grad_() for m, x in three(4, 1).items()}
+    there = {"audio": torch.tensor([1, 1, 0, 0]).bool(), "text": torch.tensor([0, 0, 1, 1]).bool()}
+    loss = contrastive(e, 0.1, pairs=[("audio", "text")], there=there)
+    loss = loss + consensus(e, "audio", ALPHA, there=there)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(e[m].grad is None or not e[m].grad.any() for m in e)
+
+
+def test_contrastive_says_which_pair_is_missing() -> None:
+    e = {m: x for m, x in three(3, 0).items() if m != "text"}
+    with pytest.raises(UsageError, match="contrastive needs audio-text, not audio, video"):
+        contrastive(e, 0.1, pairs=[("audio", "text")])
+
+
+@quick
+@given(sizes, seeds)
+def test_group_nce_is_the_equation(n: int, seed: int) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    groups = torch.randint(-1, 3, (n,), generator=torch.Generator().manual_seed(seed))
+    wanted = 0.0
+    for one, other in ((x, y), (y, x)):
+        for t in range(n):
+            e = [math.exp(float(one[t] @ other[u]) / 0.2) for u in range(n)]
+            alike = [u for u in range(n) if u == t or (groups[u] == groups[t] and groups[t] >= 0)]
+            wanted -= math.log(sum(e[u] for u in alike) / sum(e)) / n
+    assert float(group_nce(x, y, groups, 0.2)) == pytest.approx(wanted)
+    alone = torch.full((n,), -1)
+    torch.testing.assert_close(group_nce(x, y, alone, 0.2), info_nce(x, y, 0.2))
+    assert float(group_nce(x, y, torch.zeros(n).long(), 0.2)) == pytest.approx(0, abs=1e-9)
+
+
+@quick
+@given(sizes, seeds)
+def test_relational_is_two_divergences(n: int, seed: int) -> None:
+    e = three(n, seed)
+    target = e["audio"] @ e["text"].T
+    wanted = 0.0
+    for way in (0, 1):
+        for t in range(n):
+            ours, theirs = (m.T[t] if way else m[t] for m in (e["audio"] @ e["video"].T, target))
+            p = [math.exp(float(s) / 0.2) for s in theirs]
+            q = [math.exp(float(s) / 0.2) for s in ours]
+            p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+            wanted += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / n
+    assert float(relational(e["audio"], e["video"], target, 0.2)) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_relations_are_followed_not_moved() -> None:
+    e = {m: x.requires_grad_() for m, x in three(5, 2).items()}
+    relational(e["audio"], e["video"], e["audio"] @ e["text"].T, 0.1).backward()
+    assert e["text"].grad is None
+    assert e["video"].grad is not None
+    own = units(5, 3)
+    assert float(relational(own, own, own @ own.T, 0.1)) == pytest.approx(0, abs=1e-9)
+
+
+@quick
+@given(seeds)
+def test_agreements_are_geometry(seed: int) -> None:
+    a, v, w = units(3, seed, width=3)
+    x, y, z = a @ v, v @ w, a @ w
+    assert float(volume(x, y, z)) == pytest.approx(
+        -abs(float(torch.linalg.det(torch.stack([a, v, w])))), abs=2e-3
+    )
+    sides = torch.linalg.cross(v - a, w - a)
+    assert float(area(x, y, z)) == pytest.approx(-float(sides.norm()) / 2, abs=1e-3)
+    least = min(float(s) for s in (x, y, z))
+    assert float(minimum(x, y, z)) == pytest.approx(least)
+    assert float(soft_minimum(x, y, z, sharpness=1e4)) == pytest.approx(least, abs=1e-3)
+    assert least <= float(soft_minimum(x, y, z)) <= float((x + y + z) / 3) + 1e-9
+    mean = ((1 + x) * (1 + y) * (1 + z) / 8) ** (1 / 3)
+    assert float(product(x, y, z)) == pytest.approx(float(mean), abs=1e-2)
+
+
+@pytest.mark.parametrize("agreement", [minimum, soft_minimum, product, volume, area])
+def test_agreements_do_not_care_for_the_order_and_are_best_for_one_point(
+    agreement: Agreement,
+) -> None:
+    s = units(3, 5)
+    x, y, z = s[0] @ s[1], s[1] @ s[2], s[0] @ s[2]
+    for one in permutations((x, y, z)):
+        torch.testing.assert_close(agreement(*one), agreement(x, y, z))
+    point = torch.ones(3, dtype=torch.double)
+    assert float(agreement(*point)) >= float(agreement(x, y, z))
+
+
+@pytest.mark.parametrize("agreement", [minimum, soft_minimum, product, volume, area])
+def test_tuple_nce_is_infonce_over_an_agreement(agreement: Agreement) -> None:
+    e = {m: x.requires_grad_() for m, x in three(4, 7).items()}
+    a, v, w = e["audio"], e["video"], e["text"]
+    cells = [agreement(a[i] @ v[j], a[i] @ w[j], v[j] @ w[j]) for i in range(4) for j in range(4)]
+    s = torch.stack(cells).reshape(4, 4) / 0.1
+    wanted = -(s.log_softmax(1) + s.log_softmax(0)).diagonal().mean()
+    found = tuple_nce(e, "audio", agreement, 0.1)
+    torch.testing.assert_close(found, wanted)
+    found.backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in e.values())

@@ -1,3 +1,4 @@
+import inspect
 import json
 import multiprocessing
 import os
@@ -12,17 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 import sonant.train
-from sonant.checkpoint import RecipeFunction, check_same_data
+from sonant.checkpoint import RecipeFunction, check_same_data, defaults, make
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
+from sonant.media.text import train_tokenizer
 from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Recipe
+from sonant.methods.pairs import clap_small
 from sonant.schedule import learning_rate
 from sonant.train import Stopped, train
 from sonant.types import Batch, Embeddings, Stage
@@ -53,6 +56,7 @@ def run(
     clips: Clips | None = None,
     *,
     recipe: RecipeFunction = mc3_small,
+    initial: Path | None = None,
     workers: int = 0,
     cache: Path | None = None,
     save_every: int = 2,
@@ -64,6 +68,7 @@ def run(
         clips or toy_clips(CLIPS),
         folder,
         media=media or Toy(),
+        initial=initial,
         workers=workers,
         cache=cache,
         save_every=save_every,
@@ -250,7 +255,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
 
 
 def test_wrong_use_leaves_no_record(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unexpected keyword argument 'depth'; it takes align_ep"):
+    with pytest.raises(UsageError, match=r"takes no depth; it takes align_ep"):
         run(tmp_path, depth=3)
     with pytest.raises(UsageError, match="18 clips fill no batch of 32"):
         run(tmp_path, batch=32)
@@ -328,6 +333,13 @@ def test_bf16_trains_and_is_recorded(trained: Path, tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def like_mc3(recipe: RecipeFunction) -> RecipeFunction:
+    """Let a recipe take what MC3's takes."""
+    recipe.__signature__ = inspect.signature(mc3_small)  # type: ignore[attr-defined]
+    return recipe
+
+
+@like_mc3
 def dropping(tokenizer: Any, **arguments: Any) -> Recipe:
     """MC3 that drops features at random."""
     recipe = mc3_small(tokenizer, **arguments)
@@ -349,6 +361,7 @@ def test_random_numbers_go_on_too(tmp_path: Path) -> None:
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
 
 
+@like_mc3
 def still_video(tokenizer: Any, **arguments: Any) -> Recipe:
     """MC3 whose video tower stands still."""
     recipe = mc3_small(tokenizer, **arguments)
@@ -369,6 +382,7 @@ def test_only_the_towers_of_a_stage_move(tmp_path: Path) -> None:
     assert moved == {"audio", "text"}
 
 
+@like_mc3
 def video_stands_still_later(tokenizer: Any, **arguments: Any) -> Recipe:
     """MC3 whose video tower stands still in the second stage."""
     recipe = mc3_small(tokenizer, **arguments)
@@ -407,6 +421,7 @@ class Beginning(MC3):
         return super().forward(batch, stage) | {"pull": pulled}
 
 
+@like_mc3
 def beginning(tokenizer: Any, **arguments: Any) -> Recipe:
     recipe = dropping(tokenizer, **arguments)
     recipe.method.__class__ = Beginning
@@ -424,3 +439,42 @@ def test_a_stage_that_is_begun_again_begins_the_same(tmp_path: Path) -> None:
         assert places(folder)[-1] == (stage, 0)
         run(folder, recipe=beginning)
         assert weights(folder) == weights(tmp_path / "whole")
+
+
+def test_refining_an_alignment_is_training_the_whole(trained: Path, tmp_path: Path) -> None:
+    """What several runs do first can be done once."""
+    run(tmp_path / "align", refine_epochs=0)
+    first = tmp_path / "align" / "align.safetensors"
+    run(tmp_path / "refine", align_epochs=0, initial=first)
+    assert weights(tmp_path / "refine") == weights(trained)
+    with pytest.raises(UsageError, match="initial: other weights to begin with"):
+        run(tmp_path / "refine", align_epochs=0, initial=trained / "refine.safetensors")
+
+
+def test_only_towers_that_fit_are_begun_with(trained: Path, tmp_path: Path) -> None:
+    first = trained / "align.safetensors"
+    train(
+        clap_small,
+        TINY | {"epochs": 0},
+        toy_clips(CLIPS),
+        tmp_path,
+        media=Toy(),
+        workers=0,
+        initial=first,
+    )
+    begun = load_file(tmp_path / "align.safetensors")
+    assert begun.keys() == {name for name in load_file(first) if "video" not in name}
+    assert all(x.equal(load_file(first)[name]) for name, x in begun.items())
+    with pytest.raises(
+        UsageError, match=r"head.weight: \(16, 256\) in the file, \(8, 256\) wanted"
+    ):
+        run(tmp_path / "other", initial=first, width=8)
+    (tmp_path / "empty.safetensors").write_bytes(save({"x": torch.zeros(1)}))
+    with pytest.raises(UsageError, match="holds no tower of audio, video, text to begin with"):
+        run(tmp_path / "other", initial=tmp_path / "empty.safetensors")
+
+
+def test_arguments_are_recorded_flat_whatever_the_recipe_groups(trained: Path) -> None:
+    recorded = json.loads((trained / "record.json").read_text())["arguments"]
+    assert recorded == json.loads(json.dumps(defaults(mc3_small) | SHORT))
+    assert make(mc3_small, train_tokenizer(["cut"]), recorded).batch == TINY["batch"]

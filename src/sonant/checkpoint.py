@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sonant.errors import SonantError, UsageError
 from sonant.files import replacing
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Recipe
-from sonant.types import Stage
+from sonant.types import Modality, Stage
 
 RecipeFunction = Callable[..., Recipe]
 
@@ -96,13 +96,51 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UsageError: the file is missing, or of a model of another shape.
         SonantError: the file is damaged.
     """
+    fill(model, _weights(path), path)
+
+
+def load_towers(method: Method, path: Path) -> None:
+    """Fill those towers of a method that are among the weights of a run, whatever its method.
+
+    Raises:
+        UsageError: the file is missing, holds none of the towers, or towers of another shape.
+        SonantError: the file is damaged.
+    """
+    weights = _weights(path)
+    found = [m for m in method.modalities if any(_of_tower(m, name) for name in weights)]
+    if not found:
+        raise UsageError(f"{path}: holds no tower of {', '.join(method.modalities)} to begin with")
+    for modality in found:
+        prefix = f"towers.{modality}."
+        mine = {
+            name.removeprefix(prefix): x for name, x in weights.items() if _of_tower(modality, name)
+        }
+        fill(method.towers[modality], mine, path)
+
+
+def _of_tower(modality: Modality, name: str) -> bool:
+    return name.startswith(f"towers.{modality}.")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"{path}: no such weights; is the run finished?")
     try:
-        weights = load_file(path)
+        return load_file(path)
     except Exception as error:  # the library's own error type is private
         raise SonantError(f"{path}: not readable as safetensors: {error}") from error
-    fill(model, weights, path)
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -126,18 +164,50 @@ def fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     model.load_state_dict(weights)
 
 
+def defaults(recipe: RecipeFunction) -> dict[str, Any]:
+    """A recipe's arguments, as a run records them, with their defaults.
+
+    Those that it keeps together in a dataclass, such as its parts, stand beside the others.
+    """
+    found: dict[str, Any] = {}
+    for name, default in _keywords(recipe).items():
+        found |= asdict(default) if _is_group(default) else {name: default}
+    return found
+
+
 def make(recipe: RecipeFunction, tokenizer: Tokenizer, arguments: Mapping[str, Any]) -> Recipe:
     """Call a recipe.
+
+    Args:
+        recipe: the function.
+        tokenizer: its first argument.
+        arguments: others, as `defaults` names them.
 
     Raises:
         UsageError: it takes no such arguments.
     """
-    try:
-        inspect.signature(recipe).bind(tokenizer, **arguments)
-    except TypeError as error:
-        known = ", ".join(list(inspect.signature(recipe).parameters)[1:])
-        raise UsageError(f"{recipe.__name__}: {error}; it takes {known}") from error
-    return recipe(tokenizer, **arguments)
+    known = defaults(recipe)
+    if unknown := sorted(arguments.keys() - known.keys()):
+        raise UsageError(
+            f"{recipe.__name__}: takes no {', '.join(unknown)}; it takes {', '.join(known)}"
+        )
+    given = known | dict(arguments)
+    keywords = {
+        name: type(default)(**{part: given[part] for part in asdict(default)})
+        if _is_group(default)
+        else given[name]
+        for name, default in _keywords(recipe).items()
+    }
+    return recipe(tokenizer, **keywords)
+
+
+def _keywords(recipe: RecipeFunction) -> dict[str, Any]:
+    parameters = list(inspect.signature(recipe).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _is_group(default: Any) -> bool:
+    return is_dataclass(default) and not isinstance(default, type)
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -9,20 +9,21 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakSet
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sonant.clips import Clips
@@ -36,10 +37,11 @@ from sonant.media.audio import (
     cut_or_pad,
     log_mel,
     normalise_ast,
+    resample,
 )
 from sonant.media.frames import centre_crop, resize
 from sonant.media.read import Media
-from sonant.media.text import Tokenizer
+from sonant.media.text import Tokenizer, clean
 from sonant.processes import die_with_parent
 from sonant.types import Batch, Modality
 
@@ -49,6 +51,9 @@ FRONT_END = 1
 LOOKS = 8
 """Most clips that are looked at before training, to see whether the pack fits the views."""
 
+MADE, ABSENT = 1, 2
+"""Marks of the cache: a row is there, or its clip was looked at and lacks the modality."""
+
 LENGTH_SLACK = 5e-3
 """Seconds by which a clip may be longer or shorter than the views."""
 
@@ -56,6 +61,9 @@ Array = NDArray[Any]
 Arrays = dict[Modality, Array]
 Shapes = dict[Modality, tuple[type, tuple[int, ...]]]
 """Type and shape of one clip's array."""
+
+There = dict[Modality, Array]
+"""Booleans [n]: which rows have a modality."""
 
 
 @runtime_checkable
@@ -67,9 +75,34 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Locked(Protocol):
+    """A trained encoder that nothing trains: its vectors stand for the media.
+
+    A clip's vector does not depend on the clips beside it.
+    """
+
+    width: int
+    """Numbers a clip."""
+    identity: str
+    """Its name and a hash of its weights: other vectors have another identity."""
+
+    def encode(self, x: Array) -> Float32[Array, "clips width"]:
+        """Vectors of clips.
+
+        Args:
+            x: waves float32 [clips, samples] at the rate of the views, pixels uint8
+                [clips, time, 3, size, size], or narrations as strings [clips].
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """How media become tensors.
+
+    Workers make an array of each clip. Where a locked encoder waits for it, it is the media
+    themselves; the encoder, which may live on an accelerator, runs in the process of the training.
 
     Args:
         tokenizer: of narrations.
@@ -79,6 +112,11 @@ class Views:
             and also leaves out the mirror.
         seconds: of sound; what is longer is cut, what is shorter gets zeros after its log-mel.
         tokens: longest narration; the rest is cut off.
+        rate: samples of sound a second that files are read with, and that a locked encoder hears.
+        locked: encoders that stand before the towers; a modality without one is seen as it is.
+
+    Raises:
+        UsageError: a count is out of range, or a locked encoder would see pictures that move.
     """
 
     tokenizer: Tokenizer
@@ -87,13 +125,30 @@ class Views:
     jitter: int = 0
     seconds: float
     tokens: int
-    rate: ClassVar[int] = AST_RATE
-    """Samples of sound a second that files are read with; packs have their own."""
+    rate: int = AST_RATE
+    locked: Mapping[Modality, Locked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(1, frames=self.frames, size=self.size, tokens=self.tokens)
         at_least(0, jitter=self.jitter)
-        above_zero(seconds=self.seconds)
+        above_zero(seconds=self.seconds, rate=self.rate)
+        if self.jitter and "video" in self.locked:
+            raise UsageError(f"a locked encoder sees a clip once: jitter is 0, not {self.jitter}")
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Modality to the identity of the locked encoder before its tower."""
+        return {m: self.locked[m].identity for m in sorted(self.locked)}
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of a clip's arrays before the crop."""
+        found: Shapes = {
+            "audio": (np.float32, (self.mel_frames, AST_BINS)),
+            "video": (np.uint8, (self.frames, 3, self.kept_size, self.kept_size)),
+            "text": (np.int64, (self.tokens,)),
+        }
+        return found | {m: (np.float32, (x.width,)) for m, x in self.locked.items()}
 
     def fits(self, seconds: Array | float) -> Any:
         """Whether clips so long show in full what they sound like, and nothing else."""
@@ -114,10 +169,40 @@ class Views:
         square = centre_crop(resize(pixels, self.kept_size), self.kept_size)
         return np.ascontiguousarray(square.transpose(0, 3, 1, 2))
 
-    def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "time bins"]:
-        """Normalised log-mel, as AST takes it."""
+    def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "..."]:
+        """Normalised log-mel [time, bins], as AST takes it; for a locked encoder a wave."""
+        if "audio" in self.locked:
+            wave = np.zeros(round(self.seconds * self.rate), np.float32)
+            heard = resample(samples, rate, self.rate)[: wave.size]
+            wave[: heard.size] = heard
+            return wave
         mel = log_mel(samples[: round(self.seconds * rate)], rate, "ast")
         return normalise_ast(cut_or_pad(mel, self.mel_frames))
+
+    def text(self, narrations: Sequence[str]) -> Array:
+        """Ids [n, tokens]; for a locked encoder the cleaned narrations [n]."""
+        if "text" in self.locked:
+            return np.array([clean(narration) for narration in narrations], np.str_)
+        return self.tokenizer.encode(narrations, self.tokens)
+
+    def says(self, text: Array) -> Bool[Array, "n"]:
+        """Which of what `text` made says anything."""
+        return np.asarray(text != "" if "text" in self.locked else text.any(1))
+
+    def encoded(self, modality: Modality, x: Array) -> Array:
+        """What the towers read of clips [n, ...]: vectors of a locked encoder, or `x` itself.
+
+        Raises:
+            SonantError: vectors are not finite.
+        """
+        if modality not in self.locked:
+            return x
+        if not len(x):
+            return np.zeros((0, self.locked[modality].width), np.float32)
+        vectors = self.locked[modality].encode(x)
+        if not np.isfinite(vectors).all():
+            raise SonantError(f"{self.locked[modality].identity}: its vectors are not finite")
+        return vectors
 
     def middle(self, video: UInt8[Array, "... kept kept"]) -> UInt8[Array, "... size size"]:
         """The square that evaluation sees."""
@@ -182,6 +267,8 @@ class Examples:
         modalities: those wanted.
         cache: folder in which decoded clips are kept for later epochs and other runs; None decodes
             at each request.
+        partial: take clips that lack some of the modalities too, with zeros for what they lack and
+            `there` in every batch, for every wanted modality; else such a clip is an error.
     """
 
     def __init__(
@@ -191,11 +278,15 @@ class Examples:
         views: Views,
         modalities: Sequence[Modality],
         cache: Path | None = None,
+        *,
+        partial: bool = False,
     ) -> None:
         self.clips, self.media, self.views = clips, media, views
+        self.partial = partial
         self.modalities = tuple(modalities)
         self.ids = clips.column("id")
-        self.text = views.tokenizer.encode(list(clips.column("text")), views.tokens)
+        self.text = views.text(list(clips.column("text")))
+        self.said = views.says(self.text)
         self.cache = cache
 
     def __len__(self) -> int:
@@ -206,22 +297,30 @@ class Examples:
         """The cache; its files are made, whole, when it is first asked for."""
         if self.cache is None:
             return None
-        decoded: Shapes = {m: self._shapes()[m] for m in self.modalities if m != "text"}
-        return Kept(self.cache / self._key(), len(self), decoded)
+        made: Shapes = {
+            m: self.views.shapes[m]
+            for m in self.modalities
+            if m != "text" or m in self.views.locked
+        }
+        return Kept(self.cache / self._key(), len(self), made)
 
     def check_text(self) -> None:
-        """Refuse clips without a text where text is wanted.
+        """Refuse clips without a text where text is wanted; if partial, only when none has one.
 
         Raises:
             UsageError: some clips have none.
         """
-        silent = np.flatnonzero(~self.text.any(1))
-        if "text" in self.modalities and len(silent):
+        silent = np.flatnonzero(~self.said)
+        if "text" not in self.modalities or not len(silent):
+            return
+        if not self.partial:
             raise UsageError(
                 f"{len(silent)} of {len(self)} clips have no narration, the first is "
                 f"{self.ids[silent[0]]!r} (row {silent[0]}); this method learns from clips that "
                 f"have all of {', '.join(self.modalities)}: leave the others out"
             )
+        if len(silent) == len(self):
+            raise self._missing_everywhere("narration")
 
     def check_lengths(self) -> None:
         """Refuse good clips of another length than the views: pictures would outrun the sound.
@@ -249,21 +348,34 @@ class Examples:
         """Refuse views that the media cannot fill without showing frames twice or enlarged.
 
         The best of a few clips spread over the table decides: usually the first that is looked at.
+        If partial, the look goes on until a clip with sound and one with pictures is found, of
+        those that are wanted.
 
         Raises:
-            UsageError: none of them has as many different frames and pixels as the views show.
+            UsageError: none of them has as many different frames and pixels as the views show, or
+                no clip at all has sound or pictures.
         """
-        if "video" not in self.modalities:
+        wanted = {"audio", "video"} if self.partial else {"video"}
+        wanted &= set(self.modalities)
+        if not wanted:
             return
-        v, frames, side = self.views, 0, 0
-        for row in np.unique(np.linspace(0, len(self) - 1, LOOKS).astype(int)).tolist():
-            media = self.media.read(row, frames=v.frames)
-            if media.frames is None or media.frame_times is None:
-                continue
-            frames = max(frames, len(np.unique(media.frame_times)))
-            side = max(side, min(media.frames.shape[1:3]))
-            if frames >= v.frames and side >= v.kept_size:
+        v, frames, side, found = self.views, 0, 0, set[str]()
+        for look, row in enumerate(self._looks()):
+            if look >= LOOKS and wanted <= found:
+                break
+            media = self.media.read(row, frames=v.frames if "video" in wanted else 0)
+            if media.samples is not None:
+                found.add("audio")
+            if media.frames is not None and media.frame_times is not None:
+                found.add("video")
+                frames = max(frames, len(np.unique(media.frame_times)))
+                side = max(side, min(media.frames.shape[1:3]))
+            enough = frames >= v.frames and side >= v.kept_size
+            if wanted <= found and (enough or "video" not in wanted):
                 return
+        for modality, name in (("audio", "sound"), ("video", "pictures")):
+            if self.partial and modality in wanted - found:
+                raise self._missing_everywhere(name)
         if frames < v.frames:
             raise UsageError(
                 f"the packed clips have {frames} different frames and {v.frames} are wanted: ask "
@@ -275,8 +387,25 @@ class Examples:
             "with a larger `--short-side`"
         )
 
+    def _looks(self) -> Iterator[int]:
+        """A few rows spread over the table, and if partial the others after them."""
+        few = np.unique(np.linspace(0, len(self) - 1, LOOKS).astype(int)).tolist()
+        yield from few
+        if self.partial:
+            yield from sorted(set(range(len(self))).difference(few))
+
+    def _missing_everywhere(self, name: str) -> UsageError:
+        return UsageError(
+            f"none of the {len(self)} clips has {name}; this method learns from "
+            f"{', '.join(self.modalities)}, and a clip may lack some of them, but not every clip "
+            "the same one"
+        )
+
     def available(self, row: int) -> Arrays:
-        """One clip's arrays of those wanted modalities that it has, video before its crop."""
+        """One clip's arrays of those wanted modalities that it has, video before its crop.
+
+        Of a modality with a locked encoder it is what the encoder is to read.
+        """
         found: Arrays = {}
         if "audio" in self.modalities or "video" in self.modalities:
             frames = self.views.frames if "video" in self.modalities else 0
@@ -288,48 +417,87 @@ class Examples:
                     found["video"] = self.views.video(media.frames)
             except UsageError as error:
                 raise SonantError(f"clip {self.ids[row]!r} (row {row}): {error}") from error
-        if "text" in self.modalities and self.text[row].any():
+        if "text" in self.modalities and self.said[row]:
             found["text"] = self.text[row]
         return found
 
-    def partly(self, request: Request) -> tuple[Arrays, dict[Modality, Array]]:
-        """The rows' arrays with zeros for what a clip lacks, and booleans [n] of what it has."""
-        clips = [self.available(row) for row in request.rows.tolist()]
-        there = {m: np.array([m in clip for clip in clips]) for m in self.modalities}
-        arrays: Arrays = {}
-        for m in self.modalities:
-            dtype, shape = self._shapes()[m]
-            found = [clip.get(m, np.zeros(shape, dtype)) for clip in clips]
-            arrays[m] = self._crop(m, found, request)
-        return arrays, there
-
-    def make(self, request: Request) -> None:
-        """Decode those of the rows that the cache lacks."""
-        if self.kept is None:
-            return
-        for row in request.rows.tolist():
-            if self.kept.lacks(row):
-                self.kept.put(row, self._whole(row))
-
-    def batch(self, request: Request) -> Arrays:
-        """All wanted modalities of the rows, side by side.
+    def decode(self, request: Request) -> dict[int, Arrays]:
+        """Those of the rows that the cache lacks, or all without a cache, by row.
 
         Raises:
-            SonantError: a clip lacks a modality or cannot be read.
+            SonantError: a clip cannot be read, or lacks a modality and this is not partial.
         """
-        if self.kept is None:
-            clips = [self._whole(row) for row in request.rows.tolist()]
-            found = {m: [clip[m] for clip in clips] for m in self.modalities}
-            return {m: self._crop(m, found[m], request) for m in self.modalities}
-        self.make(request)
-        arrays = self.kept.arrays | {"text": self.text}
-        return {
-            m: self._crop(m, [arrays[m][row] for row in request.rows.tolist()], request)
-            for m in self.modalities
-        }
+        rows = request.rows.tolist()
+        fresh = [row for row in rows if self.kept is None or self.kept.lacks(row)]
+        return {row: self._taken(row, self.available(row)) for row in fresh}
+
+    def finish(self, decoded: Mapping[int, Arrays]) -> dict[int, Arrays]:
+        """What was decoded, read by the locked encoders, and put into the cache if there is one.
+
+        Rows that came into the cache since they were decoded are left out.
+        """
+        fresh = [row for row in decoded if self.kept is None or self.kept.lacks(row)]
+        made = {row: dict(decoded[row]) for row in fresh}
+        for modality in self.views.locked:
+            having = [row for row, clip in made.items() if modality in clip]
+            if not having:
+                continue
+            seen = np.stack([made[row][modality] for row in having])
+            for row, vector in zip(having, self.views.encoded(modality, seen), strict=True):
+                made[row][modality] = vector
+        if self.kept is not None:
+            for row, clip in made.items():
+                self.kept.put(row, clip)
+        return made
+
+    def make(self, request: Request) -> None:
+        """Put those of the rows that the cache lacks into it."""
+        if self.kept is not None:
+            self.finish(self.decode(request))
+
+    def batch(
+        self, request: Request, made: Mapping[int, Arrays] | None = None
+    ) -> tuple[Arrays, There]:
+        """The rows' arrays side by side, and if partial which rows have what.
+
+        Args:
+            request: the rows.
+            made: what `finish` gave of those of the rows that were not in the cache; None decodes
+                and finishes them here.
+
+        Raises:
+            SonantError: a clip cannot be read, or lacks a modality and this is not partial.
+        """
+        made = self.finish(self.decode(request)) if made is None else made
+        rows = request.rows.tolist()
+        clips = [made[row] if row in made else self._recalled(self.kept, row) for row in rows]
+        there = {m: np.array([m in clip for clip in clips], bool) for m in self.modalities}
+        arrays: Arrays = {}
+        for m in self.modalities:
+            dtype, shape = self.views.shapes[m]
+            found = [clip.get(m, np.zeros(shape, dtype)) for clip in clips]
+            arrays[m] = self._crop(m, found, request)
+        return arrays, there if self.partial else {}
+
+    def _recalled(self, kept: "Kept | None", row: int) -> Arrays:
+        """One clip's arrays out of the cache; words that no encoder waits for are not in it."""
+        found: Arrays = {} if kept is None else kept.get(row)
+        if "text" in self.modalities and "text" not in self.views.locked and self.said[row]:
+            found["text"] = self.text[row]
+        return self._taken(row, found)
+
+    def _taken(self, row: int, found: Arrays) -> Arrays:
+        """What was found of a clip, if that will do."""
+        missing = [m for m in self.modalities if m not in found]
+        if self.partial or not missing:
+            return found
+        raise SonantError(
+            f"clip {self.ids[row]!r} (row {row}) has no {' and no '.join(missing)}; training "
+            f"takes clips that have all of {', '.join(self.modalities)}"
+        )
 
     def _crop(self, modality: Modality, found: list[Array], request: Request) -> Array:
-        if modality != "video":
+        if modality != "video" or modality in self.views.locked:
             return np.stack(found)
         if request.seed is None:
             found = [self.views.middle(video) for video in found]
@@ -339,34 +507,18 @@ class Examples:
             found = [self.views.moved(*pair) for pair in zip(found, randoms, strict=True)]
         return np.stack(found)
 
-    def _whole(self, row: int) -> Arrays:
-        found = self.available(row)
-        if missing := [m for m in self.modalities if m not in found]:
-            raise SonantError(
-                f"clip {self.ids[row]!r} (row {row}) has no {' and no '.join(missing)}; training "
-                f"takes clips that have all of {', '.join(self.modalities)}"
-            )
-        return found
-
-    def _shapes(self) -> Shapes:
-        v = self.views
-        return {
-            "audio": (np.float32, (v.mel_frames, AST_BINS)),
-            "video": (np.uint8, (v.frames, 3, v.kept_size, v.kept_size)),
-            "text": (np.int64, (v.tokens,)),
-        }
-
     def _key(self) -> str:
         v, media = self.views, self.clips.packed_digest()
-        said = (FRONT_END, media, v.frames, v.kept_size, v.rate, v.seconds)
+        said = (FRONT_END, media, v.frames, v.kept_size, v.rate, v.seconds, v.identities)
         return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 class Kept:
     """Arrays on disk, one a modality, that processes fill row by row and share.
 
-    Which rows are made is known to all processes of one loader at once, and written to disk only
-    after the rows themselves: a crash costs rows, and never leaves half of one.
+    A mark a row and modality says that it is made, or that the clip was looked at and lacks the
+    modality. Marks are known to all processes of one loader at once, and written to disk only after
+    the rows themselves: a crash costs rows, and never leaves half of one.
     """
 
     def __init__(self, folder: Path, rows: int, shapes: Shapes) -> None:
@@ -384,7 +536,7 @@ class Kept:
         self._made = {m: np.frombuffer(mmap.mmap(-1, max(1, rows)), np.uint8) for m in shapes}
         for modality, made in self._made.items():
             for path in self._marks(modality):
-                made |= _marked(path, rows)
+                np.maximum(made, _marked(path, rows), out=made)
         self._saved = self._count()
 
     def lacks(self, row: int) -> bool:
@@ -392,10 +544,15 @@ class Kept:
         return not all(made[row] for made in self._made.values())
 
     def put(self, row: int, arrays: Arrays) -> None:
-        """Fill a row."""
+        """Fill a row; a modality that `arrays` lacks, the clip lacks."""
         for modality, array in self.arrays.items():
-            array[row] = arrays[modality]
-            self._made[modality][row] = 1
+            if modality in arrays:
+                array[row] = arrays[modality]
+            self._made[modality][row] = MADE if modality in arrays else ABSENT
+
+    def get(self, row: int) -> Arrays:
+        """What was put in a row."""
+        return {m: x[row] for m, x in self.arrays.items() if self._made[m][row] == MADE}
 
     def save(self, rank: int) -> None:
         """Write to disk what there is, then that it is there; nothing if that is known."""
@@ -407,10 +564,10 @@ class Kept:
             path = self.folder / f"{modality}.{rank}.npy"
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, rows)
-        self._saved = sum(int(rows.sum()) for rows in made.values())
+        self._saved = _known(made)
 
     def _count(self) -> int:
-        return sum(int(made.sum()) for made in self._made.values())
+        return _known(self._made)
 
     def _open(self, modality: Modality, dtype: type, shape: tuple[int, ...]) -> Array:
         """Map the file; whoever finds none, or a damaged one, makes it with all its space."""
@@ -430,6 +587,11 @@ class Kept:
     def _marks(self, modality: Modality) -> list[Path]:
         """The files that say which rows are made, one a rank."""
         return list(self.folder.glob(f"{modality}.*.npy"))
+
+
+def _known(made: Mapping[Modality, Array]) -> int:
+    """How many marks there are."""
+    return sum(int(np.count_nonzero(rows)) for rows in made.values())
 
 
 def _whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
@@ -468,22 +630,18 @@ def loader(examples: Examples, asked: Iterable[Request], *, workers: int) -> Ite
     """The batches that are asked for, in their order, made ahead by worker processes.
 
     Raises:
-        SonantError: a clip lacks a modality or cannot be read.
+        SonantError: a clip cannot be read, or lacks a modality where that is an error.
     """
-    if examples.kept is None:
-        for request, arrays in _ahead(examples.batch, asked, workers):
-            yield to_batch(request.rows, arrays)
+    kept = examples.kept  # made before the workers are, so that they share it
+    if examples.views.locked:
+        for request, decoded in _ahead(examples.decode, asked, workers):
+            yield to_batch(request.rows, *examples.batch(request, examples.finish(decoded)))
+    elif kept is None:
+        for request, made in _ahead(examples.batch, asked, workers):
+            yield to_batch(request.rows, *made)
     else:
         for request, _ in _ahead(examples.make, asked, workers):
-            yield to_batch(request.rows, examples.batch(request))
-
-
-def partly(
-    examples: Examples, asked: Iterable[Request], *, workers: int
-) -> Iterator[tuple[Batch, dict[Modality, Array]]]:
-    """Like `loader`, for clips that may lack modalities: with booleans [n] of what is there."""
-    for request, (arrays, there) in _ahead(examples.partly, asked, workers):
-        yield to_batch(request.rows, arrays), there
+            yield to_batch(request.rows, *examples.batch(request))
 
 
 def _ahead(
@@ -513,16 +671,24 @@ def _ahead(
         yield request, result
 
 
-def to_batch(rows: Array, arrays: Arrays) -> Batch:
+def to_batch(rows: Array, arrays: Arrays, there: There | None = None) -> Batch:
     """Arrays as tensors."""
-    tensors = {m: torch.from_numpy(np.ascontiguousarray(x)) for m, x in arrays.items()}
-    return Batch(torch.from_numpy(np.asarray(rows, np.int64)), tensors)
+    return Batch(
+        torch.from_numpy(np.asarray(rows, np.int64)), _tensors(arrays), _tensors(there or {})
+    )
+
+
+def _tensors(arrays: Mapping[Modality, Array]) -> dict[Modality, Tensor]:
+    return {m: torch.from_numpy(np.ascontiguousarray(x)) for m, x in arrays.items()}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device; itself where it is there already."""
-    inputs = {m: x.to(device, non_blocking=True) for m, x in batch.inputs.items()}
-    return Batch(batch.index.to(device), inputs)
+    inputs, there = (
+        {m: x.to(device, non_blocking=True) for m, x in tensors.items()}
+        for tensors in (batch.inputs, batch.there)
+    )
+    return Batch(batch.index.to(device), inputs, there)
 
 
 def _leave_signals(worker: int) -> None:

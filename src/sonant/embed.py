@@ -27,7 +27,7 @@ from sonant.data import (
     Reader,
     Request,
     Views,
-    partly,
+    loader,
     to_batch,
     to_device,
 )
@@ -36,8 +36,13 @@ from sonant.errors import MediaError, TableError, UsageError, at_least
 from sonant.features import Features
 from sonant.media.read import read
 from sonant.methods.method import Method
+from sonant.tasks.calibration import Calibration
 from sonant.types import Batch, Embeddings, Modality
 
+CALIBRATION = "calibration.json"
+"""A run's own calibration, in its folder."""
+SCORED = "AV raw"
+"""What `Model.score` measures, as `tasks.agreement` names it."""
 PART = 1024
 """Clips written at once: as many are embedded again if `embed` is killed."""
 
@@ -49,12 +54,16 @@ class Model:
         method: with its weights.
         views: how media become its inputs.
         name: the run, an @, and a hash of its weights and of what makes media their inputs.
+        calibration: what makes `score` a probability, if anything does.
     """
 
-    def __init__(self, method: Method, views: Views, name: str) -> None:
+    def __init__(
+        self, method: Method, views: Views, name: str, calibration: Calibration | None = None
+    ) -> None:
         self.method = method.eval()
         self.views = views
         self.name = name
+        self.calibration = calibration
 
     def embed(
         self,
@@ -74,30 +83,55 @@ class Model:
         Raises:
             UsageError: the model has no such modality, or the input is of another kind or shape.
         """
+        given = {"video": video, "audio": audio, "text": text}
+        if unknown := [
+            m for m, x in given.items() if x is not None and m not in self.method.modalities
+        ]:
+            raise UsageError(
+                f"this model embeds {', '.join(self.method.modalities)}, not {', '.join(unknown)}"
+            )
         inputs: Arrays = {}
         if video is not None:
             inputs["video"] = np.stack([self._frames(np.asarray(clip)) for clip in video])
         if audio is not None:
             inputs["audio"] = np.stack([self._sound(np.asarray(wave)) for wave in audio])
         if text is not None:
-            inputs["text"] = self._ids([text] if isinstance(text, str) else list(text))
-        if unknown := [m for m in inputs if m not in self.method.modalities]:
-            raise UsageError(
-                f"this model embeds {', '.join(self.method.modalities)}, not {', '.join(unknown)}"
-            )
+            inputs["text"] = self._words([text] if isinstance(text, str) else list(text))
         found: dict[Modality, Array] = {}
         for modality, x in inputs.items():
-            batch = to_batch(np.arange(len(x)), {modality: x})
+            seen = self.views.encoded(modality, x)
+            batch = to_batch(np.arange(len(x)), {modality: seen})
             found[modality] = self.rows(batch)[0][modality].cpu().numpy()
         return found
 
     def score(self, path: Path | str, start: float, end: float) -> float:
-        """Cosine of what is heard and what is seen in a span of a file, in seconds.
+        """How much the action in a span of a file, in seconds, sounds.
+
+        If the model has a `calibration`, it is the probability that the action sounds, in (0, 1);
+        if not, the cosine of what is heard and what is seen, in [-1, 1].
 
         Raises:
             UsageError: the span is not as long as the clips of the training.
             MediaError: the span cannot be read, or lacks sound or pictures.
         """
+        cosine = self._cosine(path, start, end)
+        return cosine if self.calibration is None else float(self.calibration.probability(cosine))
+
+    def sounds(self, path: Path | str, start: float, end: float) -> bool:
+        """Whether the action in a span of a file sounds: yes or no, at the calibration's threshold.
+
+        Raises:
+            UsageError: the model is not calibrated; otherwise as `score`.
+            MediaError: as `score`.
+        """
+        if self.calibration is None:
+            raise UsageError(
+                f"{self.name.rpartition('@')[0]}: is not calibrated, and a cosine alone is no yes "
+                "or no; `sonant score discovery --calibrate platt --calibration RUN` calibrates it"
+            )
+        return bool(self.calibration.sounds(self._cosine(path, start, end)))
+
+    def _cosine(self, path: Path | str, start: float, end: float) -> float:
         v = self.views
         if not v.fits(end - start):
             raise UsageError(
@@ -132,20 +166,65 @@ class Model:
             )
         return self.views.audio(wave.astype(np.float32), self.views.rate)
 
-    def _ids(self, texts: list[str]) -> Array:
-        ids = self.views.tokenizer.encode(texts, self.views.tokens)
-        if not ids.any(1).all():
-            empty = texts[int(np.flatnonzero(~ids.any(1))[0])]
-            raise UsageError(f"text {empty!r} has no words to embed")
-        return ids
+    def _words(self, texts: list[str]) -> Array:
+        words = self.views.text(texts)
+        silent = np.flatnonzero(~self.views.says(words))
+        if len(silent):
+            raise UsageError(f"text {texts[silent[0]]!r} has no words to embed")
+        return words
 
 
-def load(run: Path) -> Model:
+def load(run: Path, calibration: Path | None = None) -> Model:
     """The model of a finished run, on this process's device.
 
+    Args:
+        run: folder of the run.
+        calibration: a file that `sonant score discovery --calibrate` wrote; if not given, the run's
+            own calibration.json, if it has one.
+
     Raises:
-        UsageError: the folder holds no run, or one that is not finished.
+        UsageError: the folder holds no run, or one that is not finished; or the calibration is of
+            other weights, or of a score that `Model.score` does not give.
     """
+    model = _plain(run)
+    own = Path(run) / CALIBRATION
+    path = own if calibration is None and own.is_file() else calibration
+    if path is not None:
+        found = Calibration.read(path)
+        _check(found, model, path)
+        model.calibration = found
+    return model
+
+
+def carry(run: Path, calibration: Calibration) -> Path:
+    """Keep a calibration in the folder of its run; returns the file.
+
+    Raises:
+        UsageError: the folder holds no finished run, or the calibration is not of its score.
+    """
+    path = Path(run) / CALIBRATION
+    _check(calibration, _plain(Path(run)), path)
+    calibration.write(path)
+    return path
+
+
+def _check(calibration: Calibration, model: Model, path: Path) -> None:
+    """Refuse a calibration of other weights, or of a score that no file is scored by."""
+    weights = _weights(model.name)
+    if calibration.weights != weights:
+        raise UsageError(
+            f"{path}: the calibration is of the weights {calibration.weights or '(unknown)'}, and "
+            f"those of {model.name} are {weights}: calibrate this run, or do without for cosines"
+        )
+    if calibration.score != SCORED:
+        raise UsageError(
+            f"{path}: the calibration is of the score {calibration.score!r}, and a model scores a "
+            f"span of a file by {SCORED!r}: calibrate that"
+        )
+
+
+def _plain(run: Path) -> Model:
+    """The model of a finished run, not calibrated."""
     recipe = read_run(run)
     path = weights_path(run, recipe.method.stages[-1])
     if not path.is_file():
@@ -154,13 +233,20 @@ def load(run: Path) -> Model:
     files = (path, Path(run) / "tokenizer.json")
     said = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     v = recipe.views
-    seen = (v.frames, v.size, v.jitter, v.seconds, v.tokens)
+    seen = (v.frames, v.size, v.jitter, v.seconds, v.tokens, v.rate, v.identities)
     name = f"{run}@{_hash(*said, *seen, FRONT_END)}"
     return Model(recipe.method.to(device()), v, name)
 
 
 def embed(
-    run: Path, clips: Clips, out: Path, *, media: Reader, batch: int = 64, workers: int = 2
+    run: Path,
+    clips: Clips,
+    out: Path,
+    *,
+    media: Reader,
+    batch: int = 64,
+    workers: int = 2,
+    cache: Path | None = None,
 ) -> Features:
     """Embed the clips that are not quarantined, and write them as features.
 
@@ -174,6 +260,8 @@ def embed(
         media: reads the clips by their row in `clips`, such as a pack of them.
         batch: clips at a time.
         workers: processes that decode ahead; 0 decodes in between.
+        cache: folder in which the vectors of locked encoders are kept for other runs on them; None
+            computes them each time. Decoded clips are not kept.
 
     Raises:
         UsageError: the run is not finished, no clip is good, or one is not as long as those of the
@@ -182,12 +270,13 @@ def embed(
     """
     at_least(1, batch=batch)
     at_least(0, workers=workers)
-    out, model = Path(out), load(Path(run))
+    out, model = Path(out), _plain(Path(run))
     rows = np.flatnonzero(clips.column("quarantine") == "")
     if not len(rows):
         raise UsageError(f"none of the {len(clips)} clips is good; their quarantine says why")
     data = clips.where(quarantined=False).packed_digest()
-    examples = Examples(clips, media, model.views, model.method.modalities)
+    kept = cache if model.views.locked else None
+    examples = Examples(clips, media, model.views, model.method.modalities, kept, partial=True)
     examples.check_lengths()
     if _done(out, model.name, data):
         return Features.read(out)
@@ -209,13 +298,16 @@ def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: in
     asked = [Request(rows[first : first + batch]) for first in range(0, len(rows), batch)]
     embeddings: dict[Modality, list[Array]] = {}
     scores: dict[str, list[Array]] = {}
-    for made, there in partly(examples, asked, workers=workers):
+    for made in loader(examples, asked, workers=workers):
+        there = {m: x.numpy() for m, x in made.there.items()}
         found, said = model.rows(made)
         for modality, x in found.items():
             embeddings.setdefault(modality, []).append(_nan(x, there[modality]))
         for name, x in said.items():
             whole = np.logical_and.reduce(list(there.values()))
             scores.setdefault(name, []).append(_nan(x, whole))
+    if examples.kept is not None:
+        examples.kept.save(rank=0)
     return Features.of(
         list(examples.ids[rows]),
         {modality: np.concatenate(parts) for modality, parts in embeddings.items()},

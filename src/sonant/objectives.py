@@ -3,17 +3,24 @@
 Rows of all arguments are paired: row i of each is the same clip.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sonant.errors import UsageError, above_zero
 from sonant.types import Modality
+
+Pair = tuple[Modality, Modality]
+Agreement = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From the cosines of three embeddings with each other to how well they agree; larger is better."""
+
+There = Mapping[Modality, Bool[Tensor, "clips"]]
 
 _FLOOR = 1e-6
 """Least (x + 1) / 2 inside K: x ** 0.5 has infinite slope at zero."""
@@ -28,25 +35,59 @@ def info_nce(
     """Tell each row's partner from all other rows, both ways (InfoNCE; MC3 eq. 1).
 
     For each row t of x: -log(exp(x_t·y_t / τ) / Σ_l exp(x_t·y_l / τ)), a mean over rows; plus the
-    same with x and y exchanged. Rows are taken as they come: unit length is the caller's.
+    same with x and y exchanged. Rows are taken as they come: unit length is the caller's. Without
+    rows it is 0.
     """
-    logits = _products(x, y) / temperature
+    logits = products(x, y) / temperature
+    if not len(x):
+        return logits.sum()
     partner = torch.arange(len(x), device=x.device)
     return F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)
 
 
 def contrastive(
-    e: Mapping[Modality, Float[Tensor, "clips width"]], temperature: float
+    e: Mapping[Modality, Float[Tensor, "clips width"]],
+    temperature: float,
+    *,
+    pairs: Iterable[Pair] | None = None,
+    groups: Int[Tensor, "clips"] | None = None,
+    there: There | None = None,
 ) -> Float[Tensor, ""]:
-    """`info_nce` summed over every unordered pair of modalities (MC3 sec. 4.2).
+    """`info_nce` summed over pairs of modalities, by default every unordered one (MC3 sec. 4.2).
+
+    A clip that lacks a modality takes part in the pairs that it has, as if the batch of a pair held
+    only clips with both; a pair that no clip has adds nothing.
+
+    Args:
+        e: unit rows for each modality; those of clips that lack it are not looked at.
+        temperature: τ.
+        pairs: the pairs to contrast.
+        groups: take `group_nce` with these groups instead.
+        there: for modalities that some clips lack, which clips have them, bool [clips].
 
     Raises:
-        UsageError: there are fewer than two modalities.
+        UsageError: there are fewer than two modalities, or a pair is not among them.
     """
-    if len(e) < 2:
-        raise UsageError(f"contrastive needs two modalities or more, not {_names(e)}")
-    pairs = combinations(e.values(), 2)
-    return torch.stack([info_nce(x, y, temperature) for x, y in pairs]).sum()
+    wanted = list(combinations(e, 2) if pairs is None else pairs)
+    if not wanted or not {modality for pair in wanted for modality in pair} <= e.keys():
+        said = " and ".join("-".join(pair) for pair in wanted) or "two modalities or more"
+        raise UsageError(f"contrastive needs {said}, not {_names(e)}")
+    terms = []
+    for pair in wanted:
+        rows = having(pair, there)
+        x, y = (e[modality][rows] for modality in pair)
+        terms.append(
+            info_nce(x, y, temperature)
+            if groups is None
+            else group_nce(x, y, groups[rows], temperature)
+        )
+    return torch.stack(terms).sum()
+
+
+def having(modalities: Iterable[Modality], there: There | None) -> Bool[Tensor, "clips"] | slice:
+    """The rows of clips that have all of some modalities."""
+    masks = [there[modality] for modality in modalities if modality in there] if there else []
+    return torch.stack(masks).all(0) if masks else slice(None)
 
 
 def consensus(
@@ -57,6 +98,7 @@ def consensus(
     inverse: Literal["winner", "plain"] = "winner",
     detach: bool = False,
     norm: Literal["l1", "l2"] = "l1",
+    there: There | None = None,
 ) -> Float[Tensor, ""]:
     """Draw every modality's agreement with the anchor to the least of them (MC3 eqs. 2 and 3).
 
@@ -64,14 +106,17 @@ def consensus(
     c = K⁻¹(min_i K_i(s_i)), and its loss Σ_i |s_i - c|, i over all modalities but the anchor a.
     The mean over clips is returned. c is differentiated like everything else unless `detach`.
 
+    Only clips that have all the modalities take part; without any the loss is 0.
+
     Args:
-        e: unit rows for each modality.
+        e: unit rows for each modality; those of clips that lack it are not looked at.
         anchor: the modality a.
         exponents: α_i > 0 for each modality but the anchor; an anchor's is ignored.
         inverse: K⁻¹ of the modality that attains the minimum ("winner": c is that modality's s,
             whose own term is therefore 0), or K⁻¹ with exponent 1 ("plain": c = 2 min K - 1).
         detach: hold c fixed in the gradient.
         norm: |s - c| ("l1"), or its square ("l2").
+        there: for modalities that some clips lack, which clips have them, bool [clips].
 
     Raises:
         UsageError: the anchor is not among the modalities, or an exponent is missing or not
@@ -83,13 +128,142 @@ def consensus(
     if missing := [modality for modality in others if modality not in exponents]:
         raise UsageError(f"consensus has no exponent for {', '.join(missing)}")
     above_zero(**{f"exponent of {modality}": exponents[modality] for modality in others})
-    s = torch.stack([(e[modality] * e[anchor]).sum(1) for modality in others])
+    rows = having(e, there)
+    s = torch.stack([(e[modality][rows] * e[anchor][rows]).sum(1) for modality in others])
     alpha = s.new_tensor([exponents[modality] for modality in others])
     k = ((s + 1) / 2).clamp(min=_FLOOR) ** alpha[:, None]
     low = k.min(0)
     c = s.gather(0, low.indices[None])[0] if inverse == "winner" else 2 * low.values - 1
     distance = (s - (c.detach() if detach else c)).abs()
-    return (distance if norm == "l1" else distance**2).sum(0).mean()
+    distance = distance if norm == "l1" else distance**2
+    return distance.sum(0).mean() if distance.shape[1] else distance.sum()
+
+
+def group_nce(
+    x: Float[Tensor, "clips width"],
+    y: Float[Tensor, "clips width"],
+    groups: Int[Tensor, "clips"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Like `info_nce`, with every row of the same group a partner (EgoNCE; Lin et al. 2022, eq. 2).
+
+    For each row t of x: -log(Σ_p exp(x_t·y_p / τ) / Σ_l exp(x_t·y_l / τ)), p over the rows of t's
+    group; plus the same with x and y exchanged.
+
+    Args:
+        x: one modality.
+        y: the other.
+        groups: number of each clip's group, such as its verb and noun; a clip of a negative number
+            is the only one of its group.
+        temperature: τ.
+    """
+    itself = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    partners = ((groups[:, None] == groups) & (groups[:, None] >= 0)) | itself
+    logits = products(x, y) / temperature
+    found = logits.masked_fill(~partners, -torch.inf)
+    both_ways = [found.logsumexp(d) - logits.logsumexp(d) for d in (0, 1)]
+    return -torch.stack(both_ways).sum() / max(1, len(x))
+
+
+def relational(
+    x: Float[Tensor, "clips width"],
+    y: Float[Tensor, "clips width"],
+    target: Float[Tensor, "clips clips"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Make the rows of x relate to those of y as `target` says, whose gradient is not taken.
+
+    KL(softmax(target / τ) ‖ softmax(x·y / τ)) over rows, a mean, plus the same over columns. With
+    the products of sound and narration as the target, sound and sight are told not only which clip
+    is whose, but which others are alike in what is heard and said.
+
+    Args:
+        x: one modality; its rows are the target's.
+        y: the other; its rows are the target's columns.
+        target: products of another pair of modalities, row i and column i of the same clip.
+        temperature: τ, of both.
+    """
+    logits, wanted = products(x, y) / temperature, target.detach() / temperature
+    found = [
+        F.kl_div(logits.log_softmax(d), wanted.log_softmax(d), log_target=True, reduction="sum")
+        for d in (0, 1)
+    ]
+    return torch.stack(found).sum() / max(1, len(x))
+
+
+def tuple_nce(
+    e: Mapping[Modality, Float[Tensor, "clips width"]],
+    anchor: Modality,
+    agreement: Agreement,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Tell each clip's other two modalities, as a pair, from those of all clips, both ways.
+
+    InfoNCE whose logit of anchor row i and clip j is the agreement of the three: of i's anchor with
+    j's others, and of j's others with each other. With the volume it is GRAM's loss (Cicchetti et
+    al., ICLR 2025, eq. 8), with the area TRIANGLE's (NeurIPS 2025).
+
+    Args:
+        e: unit rows for three modalities.
+        anchor: the modality whose rows ask.
+        agreement: such as `minimum`; larger is more.
+        temperature: τ.
+
+    Raises:
+        UsageError: there are not three modalities, or the anchor is not among them.
+    """
+    others = [modality for modality in e if modality != anchor]
+    if anchor not in e or len(others) != 2:
+        raise UsageError(f"tuples are the anchor {anchor} and two others, not {_names(e)}")
+    one, two = (products(e[anchor], e[modality]) for modality in others)
+    between = (e[others[0]] * e[others[1]]).sum(1).expand_as(one)
+    logits = agreement(one, two, between) / temperature
+    if not len(logits):
+        return logits.sum()
+    partner = torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)
+
+
+def minimum(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """The least of three cosines: what MC3's consensus looks for."""
+    return torch.minimum(torch.minimum(x, y), z)
+
+
+def soft_minimum(x: Tensor, y: Tensor, z: Tensor, *, sharpness: float = 10.0) -> Tensor:
+    """-log(mean of exp(-βs)) / β: the least cosine as β grows, their mean as it falls."""
+    s = torch.stack([x, y, z])
+    return (math.log(3) - torch.logsumexp(-sharpness * s, 0)) / sharpness
+
+
+def product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """The geometric mean of the cosines, each brought to 0 to 1."""
+    s = torch.stack([x, y, z])
+    return ((s + 1) / 2).clamp(min=_FLOOR).log().mean(0).exp()
+
+
+def volume(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Less the volume that three unit vectors span: 0 if they lie in a plane, -1 if orthogonal.
+
+    √ of their Gram matrix's determinant, 1 + 2xyz - x² - y² - z² (GRAM, eq. 3).
+    """
+    return -(1 + 2 * x * y * z - x**2 - y**2 - z**2).clamp(min=_FLOOR).sqrt()
+
+
+def area(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Less the area of the triangle between the tips of three unit vectors (TRIANGLE).
+
+    ½√(|u|²|w|² - (u·w)²) with u and w the two sides at one tip, all in terms of the cosines.
+    """
+    sides = 4 * (1 - x) * (1 - y) - (1 - x - y + z) ** 2
+    return -0.5 * sides.clamp(min=_FLOOR).sqrt()
+
+
+def products(
+    x: Float[Tensor, "rows width"], y: Float[Tensor, "columns width"]
+) -> Float[Tensor, "rows columns"]:
+    """Dot products in the precision of the rows, under autocast too: τ divides their error."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ y.T
 
 
 def nt_xent(views: Sequence[Float[Tensor, "clips width"]], temperature: float) -> Float[Tensor, ""]:
@@ -106,7 +280,7 @@ def nt_xent(views: Sequence[Float[Tensor, "clips width"]], temperature: float) -
         raise UsageError(f"nt_xent needs two views or more, not {len(views)}")
     rows = F.normalize(torch.cat(list(views)), dim=1)
     itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    logits = (_products(rows, rows) / temperature).masked_fill(itself, -torch.inf)
+    logits = (products(rows, rows) / temperature).masked_fill(itself, -torch.inf)
     clip = torch.arange(len(views[0]), device=rows.device).repeat(len(views))
     positive = (clip[:, None] == clip) & ~itself
     return -logits.log_softmax(1)[positive].mean()
@@ -143,7 +317,7 @@ def cross_correlation(
         centred: subtract each column's mean first: Barlow Twins, whose columns are standardised
             with the biased variance.
     """
-    c = _products(_unit_columns(x, centred).T, _unit_columns(y, centred).T)
+    c = products(_unit_columns(x, centred).T, _unit_columns(y, centred).T)
     diagonal = torch.eye(len(c), dtype=torch.bool, device=c.device)
     return ((1 - c[diagonal]) ** 2).sum() + off_diagonal * (c[~diagonal] ** 2).sum()
 
@@ -155,14 +329,6 @@ def _unit_columns(x: Float[Tensor, "clips width"], centred: bool) -> Float[Tenso
     length = x.norm(dim=0)
     alive = length > rounding
     return torch.where(alive, x / length.where(alive, 1.0), 0.0)
-
-
-def _products(
-    x: Float[Tensor, "rows width"], y: Float[Tensor, "columns width"]
-) -> Float[Tensor, "rows columns"]:
-    """Dot products in the precision of the rows, under autocast too: τ divides their error."""
-    with torch.autocast(x.device.type, enabled=False):
-        return x @ y.T
 
 
 def _names(e: Mapping[Modality, Tensor]) -> str:

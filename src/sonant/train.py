@@ -7,7 +7,6 @@ as one that was not; on accelerators, whose sums have no fixed order, to roundin
 """
 
 import hashlib
-import inspect
 import json
 import platform
 import signal
@@ -25,14 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sonant import __version__
+from sonant import __version__, chunks
 from sonant.checkpoint import (
     Checkpoint,
     RecipeFunction,
     data_differences,
     data_record,
+    defaults,
     done,
+    file_digest,
     fill,
+    load_towers,
     make,
     read_record,
     save_weights,
@@ -45,14 +47,43 @@ from sonant.errors import SonantError, UsageError, at_least
 from sonant.files import replacing
 from sonant.log import Line, Log, agreement
 from sonant.media.text import Tokenizer, train_tokenizer
-from sonant.methods.classify import supervised_small
-from sonant.methods.mc3 import mc3_small
+from sonant.methods.agreement import agree, agree_small
+from sonant.methods.classify import supervised, supervised_small
+from sonant.methods.cm_acc import cm_acc, cm_acc_small
+from sonant.methods.mc3 import mc3, mc3_small
 from sonant.methods.method import Method, Recipe
+from sonant.methods.pairs import (
+    av,
+    av_small,
+    clap,
+    clap_small,
+    cmc,
+    cmc_small,
+    imagebind,
+    imagebind_small,
+)
+from sonant.methods.relational import relational_consensus, relational_consensus_small
 from sonant.schedule import learning_rate
 from sonant.types import Batch, Embeddings, Stage
 
 RECIPES: Mapping[str, RecipeFunction] = {
+    "mc3": mc3,
     "mc3-small": mc3_small,
+    "relational": relational_consensus,
+    "relational-small": relational_consensus_small,
+    "agree": agree,
+    "agree-small": agree_small,
+    "clap": clap,
+    "clap-small": clap_small,
+    "cm-acc": cm_acc,
+    "cm-acc-small": cm_acc_small,
+    "av": av,
+    "av-small": av_small,
+    "cmc": cmc,
+    "cmc-small": cmc_small,
+    "imagebind": imagebind,
+    "imagebind-small": imagebind_small,
+    "supervised": supervised,
     "supervised-small": supervised_small,
 }
 """What `sonant train` offers; any other function of the kind can be trained from Python."""
@@ -72,6 +103,7 @@ def train(
     run: Path,
     *,
     media: Reader,
+    initial: Path | None = None,
     workers: int = 2,
     cache: Path | None = None,
     save_every: int = 100,
@@ -86,6 +118,8 @@ def train(
         clips: the training clips, none of them quarantined.
         run: the folder of the run.
         media: reads the clips by their row in `clips`, such as a pack of them.
+        initial: weights whose towers the method begins with, such as those at the end of another
+            run's first stage; the stage that follows there then ends as it would have there.
         workers: processes a rank that decode ahead; 0 decodes in between.
         cache: folder for decoded clips, for later epochs and other runs; None decodes each time.
         save_every: steps between checkpoints.
@@ -103,26 +137,29 @@ def train(
         if (clips.column("quarantine") != "").any():
             raise UsageError("some of the training clips are quarantined; leave them out")
         there = _read_record(run)
-        tokenizer = _tokenizer(clips, run, new=not there)
-        made = make(recipe, tokenizer, arguments)
-        record = _record(recipe, arguments, made, clips)
+        tokenizer = Tokenizer.read(run / "tokenizer.json") if there else None
+        made = make(recipe, tokenizer or _tokenizer(clips, recipe, arguments), arguments)
+        record = _record(recipe, arguments, made, clips, initial)
         if there:
             _compare(there, record, run)
         if there and done(run, made.method):
             return
         _check(made, clips)
+        began = "" if there else _begin(made, initial)
         made.method.to(device())
         made.method.attach(clips)
-        examples = Examples(clips, media, made.views, made.method.modalities, cache)
+        examples = Examples(
+            clips, media, made.views, made.method.modalities, cache, partial=made.method.partial
+        )
         examples.check_lengths()
         if any(stage.epochs for stage in made.method.stages):
             examples.check_text()
             examples.check_media()
         if rank() == 0 and not there:
-            tokenizer.save(run / "tokenizer.json")
+            made.views.tokenizer.save(run / "tokenizer.json")
             with replacing(run / "record.json") as partial:
                 partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        _Run(made, examples, run, stop, workers, save_every).go()
+        _Run(made, examples, run, stop, workers, save_every, began).go()
 
 
 def _read_record(run: Path) -> dict[str, Any]:
@@ -134,23 +171,34 @@ def _read_record(run: Path) -> dict[str, Any]:
     return read_record(run) if begun else {}
 
 
-def _tokenizer(clips: Clips, run: Path, *, new: bool) -> Tokenizer:
-    if new:
-        return train_tokenizer(list(clips.column("text")))
-    return Tokenizer.read(run / "tokenizer.json")
+def _tokenizer(clips: Clips, recipe: RecipeFunction, arguments: Mapping[str, Any]) -> Tokenizer:
+    """A new run's: the published one that the argument `vocabulary` names, or of the narrations."""
+    published = (defaults(recipe) | dict(arguments)).get("vocabulary")
+    if published:
+        return Tokenizer.published(published)
+    return train_tokenizer(list(clips.column("text")))
+
+
+def _begin(made: Recipe, initial: Path | None) -> str:
+    """Fill a new run's method; returns what was taken from where, in words."""
+    said = made.initialise() if made.initialise else ""
+    if initial is not None:
+        load_towers(made.method, initial)
+        said += f"towers of {initial}"
+    return said
 
 
 def _record(
-    recipe: RecipeFunction, arguments: Mapping[str, Any], made: Recipe, clips: Clips
+    recipe: RecipeFunction,
+    arguments: Mapping[str, Any],
+    made: Recipe,
+    clips: Clips,
+    initial: Path | None,
 ) -> dict[str, Any]:
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(recipe).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
     record = {
         "recipe": f"{recipe.__module__}:{recipe.__qualname__}",
-        "arguments": defaults | dict(arguments),
+        "arguments": defaults(recipe) | dict(arguments),
+        "initial": None if initial is None else file_digest(initial),
         **data_record(clips, made.method.labels),
         "precision": made.precision,
         "version": __version__,
@@ -176,6 +224,8 @@ def _compare(there: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name)
         ]
+    if there.get("initial") != wanted["initial"]:
+        differing.append("initial: other weights to begin with")
     differing += data_differences(there, wanted)
     if differing:
         raise UsageError(
@@ -205,6 +255,8 @@ class _Run:
     stop: "_Stop"
     workers: int
     save_every: int
+    began: str
+    """What its first weights were taken from, in words."""
     log: Log = field(init=False)
     lines: list[Line] = field(default_factory=list)
     waited: float = 0.0
@@ -225,6 +277,8 @@ class _Run:
             self.run / "log.jsonl" if rank() == 0 else None, keep=there.log if there else 0
         )
         with self.log:
+            if self.began:
+                self.log.say(self.began)
             for stage in self.method.stages[number:]:
                 self._stage(number, stage, step, state)
                 number, step, state = number + 1, 0, {}
@@ -289,11 +343,8 @@ class _Run:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        here = batch.index.device.type
-        with torch.autocast(here, torch.bfloat16, enabled=self.made.precision == "bf16"):
-            terms = model(batch, stage)
+        terms = self._backward(model, batch, stage, step)
         loss = torch.stack(list(terms.values())).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), self.made.clip_norm)
         self._demand_finite(terms | {"gradient": norm}, batch, stage, step)
         optimizer.step()
@@ -303,6 +354,22 @@ class _Run:
             "gradient": float(norm),
             "rate": rate,
         } | self._look(batch, step)
+
+    def _backward(
+        self, model: nn.Module, batch: Batch, stage: Stage, step: int
+    ) -> dict[str, Tensor]:
+        """The terms of the loss, whose gradient is added to the parameters."""
+        made, towers = self.made, torch.bfloat16 if self.made.precision == "bf16" else torch.float32
+        if made.chunk:
+            seed = _seed(made.seed, stage.name, step, rank())
+            return chunks.backward(
+                self.method, batch, stage, chunk=made.chunk, seed=seed, autocast=towers
+            )
+        here = batch.index.device.type
+        with torch.autocast(here, towers, enabled=towers != torch.float32):
+            terms: dict[str, Tensor] = model(batch, stage)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return terms
 
     def _demand_finite(
         self, terms: Mapping[str, Tensor], batch: Batch, stage: Stage, step: int
@@ -385,7 +452,7 @@ def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimiz
         {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0)
-    if ranks() == 1:
+    if ranks() == 1 or made.chunk:
         return method, optimizer
     return DistributedDataParallel(method, broadcast_buffers=False), optimizer
 

@@ -40,6 +40,9 @@ class Batch:
 
     index: Tensor
     inputs: dict[Modality, Tensor]
+    there: dict[Modality, Tensor] = field(default_factory=dict)
+    """Booleans [n]: which clips have a modality. All have one that is no key; the inputs of a clip
+    without are zeros, and nothing may depend on them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sonant.checkpoint import make
 from sonant.clips import Clips
 from sonant.embed import embed
 from sonant.errors import TableError, UsageError
@@ -18,7 +19,7 @@ from toy import TINY, Toy, toy_clips
 
 
 def method(clips: Clips, **arguments: object) -> Method:
-    made = supervised_small(train_tokenizer(clips.column("text")), **TINY, **arguments).method
+    made = make(supervised_small, train_tokenizer(clips.column("text")), TINY | arguments).method
     made.attach(clips)
     return made
 

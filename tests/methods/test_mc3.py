@@ -4,9 +4,11 @@ import math
 import pytest
 import torch
 
+from sonant.checkpoint import make
 from sonant.errors import UsageError
 from sonant.media.text import Tokenizer, train_tokenizer
 from sonant.methods.mc3 import MC3, mc3_small
+from sonant.methods.method import Recipe
 from sonant.objectives import consensus, contrastive
 from sonant.types import Batch, Stage
 from toy import TINY, toy_clips
@@ -16,6 +18,10 @@ ALPHA = {"audio": 1.0, "video": 0.5, "text": 1.0}
 
 def tokenizer() -> Tokenizer:
     return train_tokenizer(toy_clips(6).column("text"))
+
+
+def made(**arguments: object) -> Recipe:
+    return make(mc3_small, tokenizer(), TINY | arguments)
 
 
 def batch(n: int) -> Batch:
@@ -29,7 +35,7 @@ def batch(n: int) -> Batch:
 
 
 def test_terms_are_the_objectives_of_the_embeddings() -> None:
-    method, clips = mc3_small(tokenizer(), **TINY, consensus_weight=3.0).method, batch(5)
+    method, clips = made(consensus_weight=3.0).method, batch(5)
     e = method.embed(clips)
     align = method(clips, Stage("align", 1))
     refine = method(clips, Stage("refine", 1))
@@ -40,7 +46,7 @@ def test_terms_are_the_objectives_of_the_embeddings() -> None:
 
 
 def test_embeddings_are_unit_rows_of_what_is_given() -> None:
-    method, clips = mc3_small(tokenizer(), **TINY).method, batch(5)
+    method, clips = made().method, batch(5)
     assert {m: tuple(x.shape) for m, x in method.embed(clips).items()} == dict.fromkeys(
         ("video", "audio", "text"), (5, 16)
     )
@@ -53,9 +59,7 @@ def test_embeddings_are_unit_rows_of_what_is_given() -> None:
 def test_a_recipe_is_a_function_of_its_seed() -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    one, same, other = (
-        mc3_small(tokenizer(), **TINY, seed=s).method.state_dict() for s in (0, 0, 1)
-    )
+    one, same, other = (made(seed=s).method.state_dict() for s in (0, 0, 1))
     assert torch.random.get_rng_state().equal(state)
     assert all(one[name].equal(x) for name, x in same.items())
     assert not one["towers.audio.head.weight"].equal(other["towers.audio.head.weight"])
@@ -66,7 +70,7 @@ def test_impossible_arguments_are_refused(wrong: str) -> None:
     said = wrong if wrong == "temperature" else f"exponent of {wrong.split('_')[0]}"
     for value in (0.0, -1.0, math.nan):
         with pytest.raises(UsageError, match=f"{said} must be above 0, not {value}"):
-            mc3_small(tokenizer(), **TINY, **{wrong: value})
+            made(**{wrong: value})
 
 
 def test_every_argument_of_the_method_is_one_of_the_recipe() -> None:
@@ -77,5 +81,5 @@ def test_every_argument_of_the_method_is_one_of_the_recipe() -> None:
 
 @pytest.mark.parametrize("anchor", ["audio", "video", "text"])
 def test_any_modality_can_be_the_anchor(anchor: str) -> None:
-    method = mc3_small(tokenizer(), **TINY, anchor=anchor, video_exponent=2.0).method
+    method = made(anchor=anchor, video_exponent=2.0).method
     assert method(batch(3), Stage("refine", 1))["consensus"].isfinite()

@@ -1,7 +1,7 @@
 """The command `sonant`: each command is a function here, its flags are the function's signature.
 
-Exit codes: 0 done, 1 the work failed or training was told to end and saved, 2 wrong use, 130
-interrupted, 143 told to end.
+Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 interrupted, 143 told to end, be it that
+training has saved.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from sonant import __version__
 from sonant.cli.arguments import (
+    LOCAL_PATHS,
     ClipTable,
     Command,
     Out,
@@ -33,6 +34,7 @@ from sonant.cli.arguments import (
     named,
     show_quarantine,
 )
+from sonant.cli.bench import BENCH
 from sonant.cli.index import INDEX
 from sonant.cli.score import SCORE
 from sonant.cli.train import trainings
@@ -62,7 +64,7 @@ def world(
     if check:
         from sonant.world_check import check as check_world
 
-        check_world(out, seed=seed)
+        check_world(out, seed=seed, workers=workers)
         return
     from sonant.sources.world import world as make_world
 
@@ -195,6 +197,7 @@ COMMANDS: Mapping[str, Command | Group] = {
         lambda: SCORE,
     ),
     "report": make_report,
+    "bench": Group("Train and judge a paper's whole table.", lambda: BENCH),
     "demo": demo,
     "doctor": doctor,
 }
@@ -211,10 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch("sonant", COMMANDS, words)
-    except UsageError as error:
-        return _fail(error, 2)
     except SonantError as error:
-        return _fail(error, 1)
+        return _fail(error, error.exit_code)
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {why(error)}", 1)
     except KeyboardInterrupt:
@@ -241,7 +242,13 @@ def _dispatch(prog: str, commands: Mapping[str, Command | Group], words: list[st
     if isinstance(command, Group):
         return _dispatch(prog, command.commands(), words[1:])
     command.__doc__ = re.sub(r"\n {8}", " ", inspect.getdoc(command) or "")
-    tyro.cli(command, args=words[1:], prog=prog)
+    tyro.cli(
+        command,
+        args=words[1:],
+        prog=prog,
+        config=(tyro.conf.OmitArgPrefixes,),
+        registry=LOCAL_PATHS,
+    )
     return 0
 
 

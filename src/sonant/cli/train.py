@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -54,6 +55,7 @@ def train(
     split: str,
     workers: int,
     cache: bool,
+    initial: Path | None = None,
 ) -> None:
     """Train a recipe on the good clips of one split of a pack."""
     from sonant.media.pack import Pack
@@ -62,7 +64,9 @@ def train(
     clips = Pack.open(pack).clips.where(split=split, packed=True, quarantined=False)
     media = Pack(clips, pack)
     kept = pack / "cache" if cache else None
-    train_run(recipe, arguments, clips, run, media=media, workers=workers, cache=kept)
+    train_run(
+        recipe, arguments, clips, run, media=media, initial=initial, workers=workers, cache=kept
+    )
     console.print(f"trained in {run}")
 
 
@@ -70,9 +74,19 @@ def _training(recipe: Callable[..., Any]) -> Command:
     """The command of a recipe: the pack, the run, and the recipe's own keyword arguments."""
 
     def command(
-        *, pack: Path, run: Path, split: str, workers: int, cache: bool, **arguments: Any
+        *,
+        pack: Path,
+        run: Path,
+        split: str,
+        initial: Path | None,
+        workers: int,
+        cache: bool,
+        **arguments: Any,
     ) -> None:
-        train(recipe, arguments, pack, run, split=split, workers=workers, cache=cache)
+        flat: dict[str, Any] = {}
+        for name, value in arguments.items():
+            flat |= vars(value) if is_dataclass(value) else {name: value}
+        train(recipe, flat, pack, run, split=split, initial=initial, workers=workers, cache=cache)
 
     hints = get_type_hints(recipe)
     own = list(inspect.signature(recipe).parameters.values())[1:]
@@ -80,6 +94,7 @@ def _training(recipe: Callable[..., Any]) -> Command:
         "pack": (PackFolder, inspect.Parameter.empty),
         "run": (RunFolder, inspect.Parameter.empty),
         "split": (str, "train"),
+        "initial": (Path | None, None),
         "workers": (int, 2),
         "cache": (bool, True),
     }
@@ -87,7 +102,10 @@ def _training(recipe: Callable[..., Any]) -> Command:
     parameters = [
         inspect.Parameter(name, keyword, annotation=kind, default=default)
         for name, (kind, default) in added.items()
-    ] + [p.replace(annotation=hints[p.name]) for p in own]
+    ] + [
+        p.replace(annotation=type(p.default) if is_dataclass(p.default) else hints[p.name])
+        for p in own
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = re.sub(r"\n +tokenizer: .*", TRAIN_ARGUMENTS, inspect.getdoc(recipe) or "")
@@ -98,5 +116,6 @@ TRAIN_ARGUMENTS = """
     pack: folder of the pack to train on.
     run: folder of the run; one that was interrupted goes on, a finished one is left alone.
     split: the clips to train on.
+    initial: begin with the towers of these weights, such as those of another run's first stage.
     workers: processes that decode ahead.
     cache: keep decoded clips in PACK/cache, about 200 kB each for small towers."""

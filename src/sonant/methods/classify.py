@@ -13,8 +13,8 @@ from sonant.clips import Clips
 from sonant.distributed import gather
 from sonant.errors import UsageError
 from sonant.media.text import Tokenizer
-from sonant.methods.mc3 import small_parts
-from sonant.methods.method import Method, Precision, Recipe, at_least_fp32
+from sonant.methods.method import Method, Recipe, at_least_fp32
+from sonant.methods.parts import Paper, Parts, small
 from sonant.types import Batch, Modality, Stage
 
 MOST_CLASSES = 256
@@ -116,27 +116,18 @@ class Supervised(Method):
         self.register_buffer(_key(name), values.to(device), persistent=False)
 
 
-def supervised_small(
+def supervised(
     tokenizer: Tokenizer,
     *,
     modalities: Sequence[Modality] = ("audio", "video"),
     label: str = "sounding",
     auxiliary: Sequence[str] = (),
     auxiliary_weight: float = 1.0,
-    epochs: int = 8,
-    frames: int = 8,
-    size: int = 64,
-    jitter: int = 4,
-    seconds: float = 1.5,
-    tokens: int = 16,
-    width: int = 128,
-    batch: int = 128,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    precision: Precision = "fp32",
-    seed: int = 0,
+    epochs: int = 5,
+    rate: float = 3e-5,
+    parts: Parts = Paper(),
 ) -> Recipe:
-    """A supervised head on small towers, for a processor.
+    """A supervised head on the paper's towers.
 
     Args:
         tokenizer: of the training narrations.
@@ -145,47 +136,26 @@ def supervised_small(
         auxiliary: further label columns to learn beside it, of any values.
         auxiliary_weight: of each auxiliary term.
         epochs: of training.
-        frames: of video a clip.
-        size: pixels a side.
-        jitter: most pixels that the crop moves in training; the mirror is thrown in.
-        seconds: length of a clip's sound.
-        tokens: longest narration; the rest is cut off.
-        width: of each tower's output.
-        batch: clips a step over all ranks.
-        learning_rate: its peak.
-        weight_decay: of AdamW.
-        precision: of the towers in training.
-        seed: of the weights, the order and the crops.
+        rate: peak learning rate.
+        parts: towers, views and optimisation.
     """
-    towers, views = small_parts(
-        tokenizer,
-        frames=frames,
-        size=size,
-        jitter=jitter,
-        seconds=seconds,
-        tokens=tokens,
-        width=width,
-        seed=seed,
-    )
+    towers = parts.towers(tokenizer, modalities)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(parts.seed)
         method = Supervised(
-            {modality: towers[modality] for modality in modalities},
+            towers,
             (Stage("classify", epochs),),
-            width=width,
+            width=parts.width,
             label=label,
             auxiliary=auxiliary,
             auxiliary_weight=auxiliary_weight,
         )
-    return Recipe(
-        method=method,
-        views=views,
-        batch=batch,
-        learning_rates=(learning_rate,),
-        weight_decay=weight_decay,
-        precision=precision,
-        seed=seed,
-    )
+    return parts.recipe(tokenizer, method, (rate,))
+
+
+supervised_small = small(
+    supervised, "A supervised head on small towers, for a processor.", epochs=8, rate=1e-3
+)
 
 
 def classes(clips: Clips, label: str) -> list[str]:

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from sonant.data import Views
-from sonant.distributed import gather
-from sonant.encoders.small import SmallAudio, SmallText, SmallVideo
-from sonant.errors import above_zero, at_least
+from sonant.errors import UsageError, above_zero
 from sonant.media.text import Tokenizer
-from sonant.methods.method import Method, Precision, Recipe, Tower
+from sonant.methods.method import Method, Recipe
+from sonant.methods.parts import Paper, Parts, small
 from sonant.objectives import consensus, contrastive
 from sonant.types import Batch, Modality, Stage
 
@@ -25,14 +22,18 @@ class MC3(Method):
         temperature: τ of the contrastive term (eq. 1).
         anchor: the modality that the others are compared with (eq. 2).
         exponents: α of the other modalities (eq. 2).
-        weight: of the consensus term beside the contrastive one; the paper's is 1 (eq. 4).
+        weight: of the consensus term beside the contrastive one; the paper's is 1 (eq. 4). With 0
+            there is none.
+        contrast: keep the contrastive term when refining.
         inverse: see `sonant.objectives.consensus`.
         detach: likewise.
         norm: likewise.
 
     Raises:
-        UsageError: the temperature or an exponent is not above 0.
+        UsageError: the temperature or an exponent is not above 0, or nothing is left to refine by.
     """
+
+    partial = True
 
     def __init__(
         self,
@@ -43,26 +44,34 @@ class MC3(Method):
         anchor: Modality = "audio",
         exponents: Mapping[Modality, float],
         weight: float = 1.0,
+        contrast: bool = True,
         inverse: Literal["winner", "plain"] = "winner",
         detach: bool = False,
         norm: Literal["l1", "l2"] = "l1",
     ) -> None:
         super().__init__(towers, stages)
         above_zero(temperature=temperature)
+        if not contrast and not weight:
+            raise UsageError(
+                "refining without the contrastive term and without consensus does nothing"
+            )
         above_zero(**{f"exponent of {modality}": x for modality, x in exponents.items()})
         self.temperature = temperature
         self.anchor = anchor
         self.exponents = dict(exponents)
         self.weight = weight
+        self.contrast = contrast
         self.inverse: Literal["winner", "plain"] = inverse
         self.detach = detach
         self.norm: Literal["l1", "l2"] = norm
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """The contrastive term (eq. 1), and the weighted consensus term (eq. 3) when refining."""
-        e = {modality: gather(x) for modality, x in self.embed(batch).items()}
-        terms = {"contrastive": contrastive(e, self.temperature)}
-        if stage.name == "refine":
+        e, there = self.gathered(batch)
+        refining, terms = stage.name == "refine", {}
+        if self.contrast or not refining:
+            terms["contrastive"] = contrastive(e, self.temperature, there=there)
+        if self.weight and refining:
             terms["consensus"] = self.weight * consensus(
                 e,
                 self.anchor,
@@ -70,17 +79,19 @@ class MC3(Method):
                 inverse=self.inverse,
                 detach=self.detach,
                 norm=self.norm,
+                there=there,
             )
         return terms
 
 
-def mc3_small(
+def mc3(
     tokenizer: Tokenizer,
     *,
-    align_epochs: int = 8,
-    refine_epochs: int = 5,
-    consensus_weight: float = 120.0,
-    temperature: float = 0.07,
+    align_epochs: int = 3,
+    refine_epochs: int = 2,
+    consensus_weight: float = 1.0,
+    contrast: bool = True,
+    temperature: float = 0.05,
     anchor: Modality = "audio",
     video_exponent: float = 0.5,
     text_exponent: float = 1.0,
@@ -88,27 +99,19 @@ def mc3_small(
     inverse: Literal["winner", "plain"] = "winner",
     detach: bool = False,
     norm: Literal["l1", "l2"] = "l1",
-    frames: int = 8,
-    size: int = 64,
-    jitter: int = 4,
-    seconds: float = 1.5,
-    tokens: int = 16,
-    width: int = 128,
-    batch: int = 128,
-    align_rate: float = 1e-3,
-    refine_rate: float = 5e-4,
-    weight_decay: float = 0.0,
-    precision: Precision = "fp32",
-    seed: int = 0,
+    align_rate: float = 3e-5,
+    refine_rate: float = 3e-5,
+    parts: Parts = Paper(),
 ) -> Recipe:
-    """MC3 with small towers, for a processor.
+    """MC3 with the paper's towers and numbers.
 
     Args:
         tokenizer: of the training narrations.
         align_epochs: with the contrastive term only.
         refine_epochs: with the consensus term beside it. The paper has five in all.
-        consensus_weight: the paper's is 1, with which consensus hardly changes these towers'
-            result; 120 was best on validation (LOG.md).
+        consensus_weight: the paper's is 1, with which consensus hardly changes small towers'
+            result: there 120 was best on validation (LOG.md). With 0 there is no consensus.
+        contrast: keep the contrastive term when refining.
         temperature: τ; the paper gives none.
         anchor: the modality that the others are compared with.
         video_exponent: α of video, the paper's.
@@ -117,82 +120,37 @@ def mc3_small(
         inverse: how consensus undoes the exponents; see `sonant.objectives.consensus`.
         detach: hold the consensus fixed in the gradient.
         norm: distance to the consensus, or its square ("l2").
-        frames: of video a clip.
-        size: pixels a side.
-        jitter: most pixels that the crop moves in training; the mirror is thrown in.
-        seconds: length of a clip's sound.
-        tokens: longest narration; the rest is cut off.
-        width: of the shared space.
-        batch: clips a step over all ranks.
         align_rate: peak learning rate when aligning.
         refine_rate: peak learning rate when refining.
-        weight_decay: of AdamW.
-        precision: of the towers in training.
-        seed: of the weights, the order and the crops.
+        parts: towers, views and optimisation.
     """
-    towers, views = small_parts(
-        tokenizer,
-        frames=frames,
-        size=size,
-        jitter=jitter,
-        seconds=seconds,
-        tokens=tokens,
-        width=width,
-        seed=seed,
-    )
     exponents: dict[Modality, float] = {
         "audio": audio_exponent,
         "video": video_exponent,
         "text": text_exponent,
     }
     method = MC3(
-        towers,
+        parts.towers(tokenizer),
         (Stage("align", align_epochs), Stage("refine", refine_epochs)),
         temperature=temperature,
         anchor=anchor,
         exponents=exponents,
         weight=consensus_weight,
+        contrast=contrast,
         inverse=inverse,
         detach=detach,
         norm=norm,
     )
-    return Recipe(
-        method=method,
-        views=views,
-        batch=batch,
-        learning_rates=(align_rate, refine_rate),
-        weight_decay=weight_decay,
-        precision=precision,
-        seed=seed,
-    )
+    return parts.recipe(tokenizer, method, (align_rate, refine_rate))
 
 
-def small_parts(
-    tokenizer: Tokenizer,
-    *,
-    frames: int,
-    size: int,
-    jitter: int,
-    seconds: float,
-    tokens: int,
-    width: int,
-    seed: int,
-) -> tuple[dict[Modality, nn.Module], Views]:
-    """One small tower for each modality, initialised from the seed alone, and what they look at."""
-    views = Views(
-        tokenizer=tokenizer,
-        frames=frames,
-        size=size,
-        jitter=jitter,
-        seconds=seconds,
-        tokens=tokens,
-    )
-    at_least(1, width=width)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        towers: dict[Modality, nn.Module] = {
-            "audio": Tower(SmallAudio(), width),
-            "video": Tower(SmallVideo(), width),
-            "text": Tower(SmallText(vocabulary=tokenizer.size, tokens=tokens), width),
-        }
-    return towers, views
+mc3_small = small(
+    mc3,
+    "MC3 with small towers, for a processor.",
+    align_epochs=8,
+    refine_epochs=5,
+    consensus_weight=120.0,
+    temperature=0.07,
+    align_rate=1e-3,
+    refine_rate=5e-4,
+)

@@ -1,8 +1,8 @@
 """What a method and a recipe are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sonant.clips import Clips
 from sonant.data import Views
+from sonant.distributed import gather
 from sonant.encoders import Encoder
-from sonant.errors import above_zero, at_least
+from sonant.errors import UsageError, above_zero, at_least
 from sonant.types import MODALITIES, Batch, Embeddings, Modality, Stage
 
 Precision = Literal["fp32", "bf16"]
@@ -47,6 +48,12 @@ class Method(nn.Module):
         super().__init__()
         self.towers = nn.ModuleDict({m: towers[m] for m in MODALITIES if m in towers})
         self.stages = tuple(stages)
+
+    partial: ClassVar[bool] = False
+    """Whether clips that lack modalities are learned from, or refused."""
+    chunked: ClassVar[bool] = True
+    """Whether nothing but the towers looks at a batch's inputs, so that chunks can follow each
+    other."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -85,6 +92,15 @@ class Method(nn.Module):
         rows = {m: self.towers[m](x) for m, x in batch.inputs.items() if m in self.towers}
         return {m: F.normalize(at_least_fp32(x), dim=1) for m, x in rows.items()}
 
+    def gathered(
+        self, batch: Batch, modalities: Iterable[Modality] = MODALITIES
+    ) -> tuple[Embeddings, dict[Modality, Tensor]]:
+        """All ranks' embeddings of some modalities, and which clips have those that some lack."""
+        wanted = {m: x for m, x in batch.inputs.items() if m in set(modalities)}
+        e = self.embed(Batch(batch.index, wanted))
+        there = {m: gather(x.to(torch.uint8)).bool() for m, x in batch.there.items() if m in e}
+        return {m: gather(x) for m, x in e.items()}, there
+
     def scores(self, batch: Batch) -> dict[str, Tensor]:
         """What the method itself predicts of each clip: name to [clips]. Most predict nothing."""
         return {}
@@ -105,6 +121,8 @@ class Recipe:
     """Clips a step, over all ranks together."""
     learning_rates: Sequence[float]
     """The peak of each stage."""
+    chunk: int = 0
+    """Clips that a rank embeds at once; 0: its whole part of the batch. See `sonant.chunks`."""
     warmup: float = 0.05
     """Share of each stage's steps in which the learning rate rises."""
     weight_decay: float = 0.0
@@ -113,11 +131,19 @@ class Recipe:
     """Longest gradient; a longer one is shortened to it."""
     precision: Precision = "fp32"
     """Of the towers in training; losses and evaluation are always fp32."""
+    initialise: Callable[[], str] | None = None
+    """Fills the method with others' weights before a new run's first step, and says in words what
+    it took; a run that goes on, or is read, does without."""
     seed: int = 0
     """Of order and augmentation; the method's weights come initialised."""
 
     def __post_init__(self) -> None:
         at_least(1, batch=self.batch)
+        at_least(0, chunk=self.chunk)
+        if self.chunk and not self.method.chunked:
+            raise UsageError(
+                f"{type(self.method).__name__} looks at whole batches; leave chunk at 0"
+            )
         at_least(0, seed=self.seed)
         at_least(0, **{f"epochs of {stage.name}": stage.epochs for stage in self.method.stages})
         above_zero(clip_norm=self.clip_norm)

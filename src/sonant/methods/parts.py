@@ -1,0 +1,253 @@
+"""What a recipe needs beside its method: towers, what they look at, how they are optimised."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from sonant.data import Views
+from sonant.encoders import Encoder
+from sonant.encoders.ast import AST
+from sonant.encoders.distilbert import DistilBERT
+from sonant.encoders.small import SmallAudio, SmallText, SmallVideo
+from sonant.encoders.timesformer import TimeSformer
+from sonant.encoders.weights import Report, load_ast, load_distilbert, load_timesformer
+from sonant.errors import at_least
+from sonant.media.text import Tokenizer
+from sonant.methods.method import Method, Precision, Recipe, Tower
+from sonant.types import MODALITIES, Modality
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """One size of towers with all that goes with it."""
+
+    @property
+    def width(self) -> int:
+        """Of the shared space."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the weights, the order and the crops."""
+        ...
+
+    def towers(
+        self, tokenizer: Tokenizer, modalities: Iterable[Modality] = MODALITIES
+    ) -> dict[Modality, nn.Module]:
+        """A tower for each of the modalities, initialised from the seed alone."""
+        ...
+
+    def recipe(
+        self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
+    ) -> Recipe:
+        """The method with its views and the way it is optimised; a peak rate for each stage."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """Small towers, for a processor."""
+
+    frames: int = 8
+    """of video a clip."""
+    size: int = 64
+    """pixels a side."""
+    jitter: int = 4
+    """most pixels that the crop moves in training; the mirror is thrown in."""
+    seconds: float = 1.5
+    """length of a clip's sound."""
+    tokens: int = 16
+    """longest narration; the rest is cut off."""
+    width: int = 128
+    """of the shared space."""
+    batch: int = 128
+    """clips a step over all ranks."""
+    chunk: int = 0
+    """clips that a rank embeds at once, for batches that do not fit; 0: its part of the batch."""
+    weight_decay: float = 0.0
+    """of AdamW."""
+    precision: Precision = "fp32"
+    """of the towers in training."""
+    seed: int = 0
+    """of the weights, the order and the crops."""
+
+    def towers(
+        self, tokenizer: Tokenizer, modalities: Iterable[Modality] = MODALITIES
+    ) -> dict[Modality, nn.Module]:
+        """A small tower for each of the modalities, initialised from the seed alone.
+
+        A modality's tower is the same whichever others are wanted.
+        """
+        at_least(1, width=self.width, tokens=self.tokens)
+        at_least(0, seed=self.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            made: dict[Modality, nn.Module] = {
+                "audio": Tower(SmallAudio(), self.width),
+                "video": Tower(SmallVideo(), self.width),
+                "text": Tower(SmallText(vocabulary=tokenizer.size, tokens=self.tokens), self.width),
+            }
+        return {modality: made[modality] for modality in modalities}
+
+    def recipe(
+        self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
+    ) -> Recipe:
+        """The method with its views and the way it is optimised; a peak rate for each stage."""
+        return Recipe(
+            method=method,
+            views=Views(
+                tokenizer=tokenizer,
+                frames=self.frames,
+                size=self.size,
+                jitter=self.jitter,
+                seconds=self.seconds,
+                tokens=self.tokens,
+            ),
+            batch=self.batch,
+            chunk=self.chunk,
+            learning_rates=learning_rates,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Towers of the paper's size: TimeSformer-B/16, AST and DistilBERT (MC3, sec. 4.4)."""
+
+    frames: int = 4
+    """of video a clip; the paper gives none, EgoVLP takes 4."""
+    size: int = 224
+    """pixels a side."""
+    jitter: int = 16
+    """most pixels that the crop moves in training; the mirror is thrown in."""
+    seconds: float = 1.5
+    """length of a clip's sound."""
+    tokens: int = 32
+    """longest narration; the rest is cut off."""
+    width: int = 256
+    """of the shared space."""
+    attention: Literal["frozen", "plain"] = "frozen"
+    """TimeSformer's as EgoVLP has it (Frozen in Time), or its own."""
+    video: str = ""
+    """weights of TimeSformer, such as EgoVLP's, or of a ViT: a file, folder or Hugging Face id."""
+    audio: str = ""
+    """weights of AST, or of a DeiT, such as facebook/deit-base-distilled-patch16-384."""
+    text: str = ""
+    """weights of DistilBERT, such as EgoVLP's or distilbert-base-uncased."""
+    vocabulary: str = ""
+    """word pieces that the text weights know, such as distilbert-base-uncased; a file, a folder or
+    a Hugging Face id. Without it they are learned from the training narrations."""
+    batch: int = 256
+    """clips a step over all ranks."""
+    chunk: int = 0
+    """clips that a rank embeds at once, for batches that do not fit; 0: its part of the batch."""
+    checkpointing: bool = False
+    """keep less for the backward pass, and compute it again: less memory, a third more time."""
+    compile: bool = False
+    """compile the towers (torch.compile)."""
+    weight_decay: float = 0.0
+    """of AdamW; the paper has Adam."""
+    precision: Precision = "bf16"
+    """of the towers in training."""
+    seed: int = 0
+    """of the weights, the order and the crops."""
+
+    def towers(
+        self, tokenizer: Tokenizer, modalities: Iterable[Modality] = MODALITIES
+    ) -> dict[Modality, nn.Module]:
+        """A tower for each of the modalities, initialised from the seed alone.
+
+        A modality's tower is the same whichever others are wanted.
+        """
+        again = self.checkpointing
+        encoders: dict[Modality, Callable[[], Encoder]] = {
+            "audio": lambda: AST(frames=self._views(tokenizer).mel_frames, checkpointing=again),
+            "video": lambda: TimeSformer(
+                attention=self.attention, frames=self.frames, size=self.size, checkpointing=again
+            ),
+            "text": lambda: DistilBERT(vocabulary=tokenizer.size, checkpointing=again),
+        }
+        made: dict[Modality, nn.Module] = {}
+        for modality in modalities:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                made[modality] = Tower(encoders[modality](), self.width)
+            if self.compile:
+                made[modality].compile()
+        return made
+
+    def recipe(
+        self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
+    ) -> Recipe:
+        """The method with its views and the way it is optimised; a peak rate for each stage."""
+        return Recipe(
+            method=method,
+            views=self._views(tokenizer),
+            batch=self.batch,
+            chunk=self.chunk,
+            learning_rates=learning_rates,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            initialise=lambda: self._take(method),
+            seed=self.seed,
+        )
+
+    def _views(self, tokenizer: Tokenizer) -> Views:
+        return Views(
+            tokenizer=tokenizer,
+            frames=self.frames,
+            size=self.size,
+            jitter=self.jitter,
+            seconds=self.seconds,
+            tokens=self.tokens,
+        )
+
+    def _take(self, method: Method) -> str:
+        """Others' weights into the towers; returns what was taken, in words."""
+        loads: dict[Modality, tuple[str, Callable[[Any, str], Report]]] = {
+            "video": (self.video, load_timesformer),
+            "audio": (self.audio, load_ast),
+            "text": (self.text, load_distilbert),
+        }
+        reports = [
+            str(load(method.towers[modality].encoder, source))
+            for modality, (source, load) in loads.items()
+            if source and modality in method.towers
+        ]
+        return "\n".join(reports)
+
+
+def small(
+    recipe: Callable[..., Recipe], about: str, parts: Small = Small(), **defaults: Any
+) -> Callable[..., Recipe]:
+    """A recipe's twin with small towers: the same arguments with other defaults.
+
+    Args:
+        recipe: whose `parts` are another size of towers.
+        about: the first line of the twin's help.
+        parts: the twin's.
+        defaults: of the arguments that differ.
+    """
+
+    def twin(tokenizer: Tokenizer, **arguments: Any) -> Recipe:
+        return recipe(tokenizer, **({"parts": parts} | defaults | arguments))
+
+    signature = inspect.signature(recipe)
+    new = {"parts": parts} | defaults
+    twin.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            p.replace(default=new.get(p.name, p.default)) for p in signature.parameters.values()
+        ]
+    )
+    twin.__annotations__ = recipe.__annotations__
+    twin.__doc__ = re.sub(r"\A.*", about, inspect.getdoc(recipe) or "")
+    twin.__name__ = twin.__qualname__ = f"{recipe.__name__}_small"
+    twin.__module__ = recipe.__module__
+    return twin
