@@ -1,0 +1,178 @@
+"""Rows of a table trained on draws of data, one folder a row and draw; what is there is kept.
+
+A run of a bench is one draw: with the narrated world its own videos, and always its own seed.
+Rows of one run are paired: the same clips in the same order from the same first weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonant import __version__
+from sonant.checkpoint import RecipeFunction, read_run, weights_path
+from sonant.clips import Clips
+from sonant.embed import embed
+from sonant.features import Features
+from sonant.files import replacing
+from sonant.media.pack import Pack, pack
+from sonant.metrics.collapse import effective_rank, mean_other_cosine
+from sonant.sources.folder import Window, folder
+from sonant.sources.world import world
+from sonant.tasks.discovery import discovery
+from sonant.tasks.retrieval import retrieval
+from sonant.train import train
+
+Result = dict[str, dict[str, float]]
+"""What a row reached: `AV raw` and the like to areas, `V>A` and the like to measures, `rank` and
+`others` to modalities."""
+
+RESAMPLES = 2
+"""Of the bootstrap over videos: intervals of one run are not shown, runs are compared instead."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its arguments: a line of a table."""
+
+    name: str
+    recipe: RecipeFunction
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    after: "Row | None" = None
+    """The row with whose weights this one begins: what several do first is done once."""
+    window: Window = field(default_factory=Window)
+    """Of the clips around their narrations."""
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        kept = "".join(c if c.isalnum() or c in ".=" else " " for c in self.name.lower())
+        return "-".join(kept.split())
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The data of one run."""
+
+    folder: Path
+    """Where its rows are kept."""
+    seed: int
+    packs: Path
+    clips: Callable[[Window], Clips]
+    """The clip table of a window."""
+    workers: int
+
+    def pack(self, window: Window) -> Path:
+        """Folder of the packed clips of a window; they are packed if they are not yet."""
+        out = self.packs / f"pack-{window.before:g}-{window.after:g}"
+        if not (out / "clips.parquet").is_file():
+            pack(self.clips(window), out, workers=self.workers)
+        return out
+
+
+def world_draws(out: Path, *, runs: int, videos: int, seed: int, workers: int) -> list[Draw]:
+    """Draws of the narrated world with seeds `seed`, `seed` + 1, ...; made when they are needed."""
+
+    def draw(seed: int) -> Draw:
+        here = out / f"run-{seed}"
+        root = here / "world"
+
+        def clips(window: Window) -> Clips:
+            world(root, videos=videos, seed=seed, workers=workers)
+            return folder(
+                root,
+                narrations=root / "narrations.csv",
+                labels=root / "truth.csv",
+                window=window,
+                seed=seed,
+                workers=workers,
+            )
+
+        return Draw(here / "rows", seed, here, clips, workers)
+
+    return [draw(seed + number) for number in range(runs)]
+
+
+def table_draws(out: Path, table: Path, *, runs: int, seed: int, workers: int) -> list[Draw]:
+    """The clips of one table for every run, which differ in their seed alone."""
+    return [
+        Draw(out / f"run-{seed + n}" / "rows", seed + n, out, lambda _: Clips.read(table), workers)
+        for n in range(runs)
+    ]
+
+
+def reach(row: Row, draw: Draw, *, split: str) -> Result:
+    """Train a row on a draw, embed, judge; each only if it is not done already.
+
+    Args:
+        row: the method.
+        draw: the data.
+        split: the clips to judge.
+    """
+    run, packed = _trained(row, draw)
+    clips = Pack.open(packed).clips
+    features = embed(
+        run, clips, run / "features.parquet", media=Pack(clips, packed), workers=draw.workers
+    )
+    path = run / f"{split}.json"
+    key = hashlib.sha256(
+        repr((__version__, split, features.run.rpartition("@")[2], features.data)).encode()
+    ).hexdigest()
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there["made from"] == key:
+            return dict(there["reached"])
+    reached = judge(features, clips, split)
+    with replacing(path) as partial:
+        said = {"made from": key, "row": row.name, "reached": reached}
+        partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return reached
+
+
+def judge(features: Features, clips: Clips, split: str) -> Result:
+    """Discovery and retrieval of one model's features on a split, and how its space lies."""
+    found = discovery({"": features}, clips, split=split, resamples=RESAMPLES)
+    reached: Result = {
+        f"{row.pair} {row.score}": {name: area.value for name, area in row.areas.items()}
+        for row in found.rows
+        if row.kind == "model"
+    }
+    for ranked in retrieval({"": features}, clips, split=split, resamples=RESAMPLES).rows:
+        name = ranked.direction if ranked.kind == "model" else f"{ranked.direction} by chance"
+        reached[name] = {measure: one.value for measure, one in ranked.values.items()}
+    here = features.of_clips(clips.where(split=split, quarantined=False).column("id"))
+    spaces = {modality: here.matrix(modality) for modality in here.modalities}
+    spaces = {modality: x[np.isfinite(x).all(1)] for modality, x in spaces.items()}
+    reached["rank"] = {modality: effective_rank(x) for modality, x in spaces.items()}
+    reached["others"] = {modality: mean_other_cosine(x) for modality, x in spaces.items()}
+    return reached
+
+
+def features_of(rows: Sequence[Row], draw: Draw) -> dict[str, Features]:
+    """The features of rows that were reached."""
+    return {row.name: Features.read(draw.folder / row.folder / "features.parquet") for row in rows}
+
+
+def _trained(row: Row, draw: Draw) -> tuple[Path, Path]:
+    """The run of a row and the pack that it was trained on."""
+    initial = None
+    if row.after is not None:
+        before, _ = _trained(row.after, draw)
+        initial = weights_path(before, read_run(before).method.stages[0])
+    packed, run = draw.pack(row.window), draw.folder / row.folder
+    clips = Pack.open(packed).clips.where(split="train", packed=True, quarantined=False)
+    train(
+        row.recipe,
+        {**row.arguments, "seed": draw.seed},
+        clips,
+        run,
+        media=Pack(clips, packed),
+        initial=initial,
+        workers=draw.workers,
+        cache=packed / "cache",
+    )
+    return run, packed

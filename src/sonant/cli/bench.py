@@ -1,0 +1,53 @@
+"""`sonant bench`: a paper's tables by one command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from sonant.cli.arguments import Command, Out, console
+
+
+def bench_mc3(
+    out: Out,
+    *,
+    world: Literal["world-1"] = "world-1",
+    clips: Path | None = None,
+    runs: int = 3,
+    ablation_runs: int = 1,
+    videos: int = 460,
+    seed: int = 100,
+    split: str = "test",
+    workers: int = 2,
+) -> None:
+    """Train every row of MC3's Table 2 on equal steps, and write Tables 2 and 3 with ablations.
+
+    What is there already is not done again: the same command goes on where it was stopped, and a
+    larger one adds to a smaller one.
+
+    Args:
+        out: folder for the draws, the rows and the tables mc3.md, mc3.html and mc3.csv.
+        world: the narrated world to draw from; each run has a draw of its own.
+        clips: a clip table instead, such as one of Ego4D; its runs differ in their seed alone.
+        runs: paired runs of every row of the tables.
+        ablation_runs: of these, those that the ablations get, too.
+        videos: of a draw of the world; 460 give about 12,000 training clips.
+        seed: of the first run; each other run's is one more.
+        split: the clips to judge; choose on val, and look at test once.
+        workers: processes that decode.
+    """
+    from sonant.bench.mc3 import bench
+    from sonant.bench.runs import table_draws, world_draws
+
+    draws = (
+        world_draws(out, runs=runs, videos=videos, seed=seed, workers=workers)
+        if clips is None
+        else table_draws(out, clips, runs=runs, seed=seed, workers=workers)
+    )
+    for table in bench(out, draws, ablation_draws=draws[:ablation_runs], split=split):
+        console.print(table.shown())
+    console.print(f"open {out / 'mc3.html'}")
+
+
+BENCH: Mapping[str, Command] = {"mc3": bench_mc3}
