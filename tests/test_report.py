@@ -9,16 +9,29 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageColor
 from rich.console import Console
 
 from sonant import report as module
 from sonant.clips import Clips
-from sonant.errors import SonantError, TableError
+from sonant.errors import SonantError, TableError, UsageError
 from sonant.features import Features
 from sonant.media.read import Media
-from sonant.report import discovery_table, read, report, retrieval_table, save
+from sonant.report import (
+    calibration_table,
+    clusters_table,
+    discovery_table,
+    read,
+    report,
+    retrieval_table,
+    save,
+    sheet,
+)
 from sonant.report.films import film, poster
+from sonant.report.sheet import contact_sheet
 from sonant.tasks.agreement import agreement, examples
+from sonant.tasks.calibration import calibration
+from sonant.tasks.clusters import clusters
 from sonant.tasks.discovery import discovery
 from sonant.tasks.retrieval import retrieval
 from sonant.types import Clip
@@ -319,3 +332,105 @@ def test_films_are_alike_and_odd_sizes_fit() -> None:
     assert base64.b64encode(poster(Media(None, None, clip.samples, 0.0, 16_000))) == b""
     with pytest.raises(SonantError, match="without pictures"):
         film(Media(None, None, clip.samples, 0.0, 16_000))
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of probabilities and clusters."""
+    path, clips = tmp_path_factory.mktemp("learnt") / "report.json", table()
+    models = {"MC3": features(clips), "untrained": features(clips)}
+    save(
+        path,
+        clips=clips,
+        calibration=calibration(models, clips, learn_from="train", resamples=20),
+        clusters=clusters(models, clips, number=3, members=2, permutations=5),
+    )
+    return path
+
+
+def test_probabilities_and_clusters_have_their_places_in_the_page(
+    learnt: Path, tmp_path: Path, shelf: None
+) -> None:
+    text = report(learnt, tmp_path / "page.html", pack="shelf").read_text()
+    page = Page(text)
+    plots = [attrs["aria-label"] for attrs in page.all("svg") if attrs.get("role") == "img"]
+    assert plots == [
+        f"Reliability diagram of {name}, and counts by probability" for name in ("MC3", "untrained")
+    ]
+    shown = [
+        one["id"]
+        for row in read(learnt)["clusters"]["rows"]
+        for cluster in row["clusters"]
+        for one in cluster["members"]
+    ]
+    assert len(page.all("video")) == len(shown)
+    assert page.all("img") == []
+    for words in ("Brier score", "ECE, equal mass", "by chance", "What is alike", "ward linkage"):
+        assert words in text
+    Page(report(learnt, tmp_path / "bare.html").read_text())
+
+
+def test_films_of_clusters_fill_no_more_than_they_may(
+    learnt: Path, tmp_path: Path, shelf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = len(film(media()))
+    monkeypatch.setattr(module, "FILM_BYTES", 3 * one)
+    page = Page(report(learnt, tmp_path / "page.html", pack="shelf").read_text())
+    clusters = [c for row in read(learnt)["clusters"]["rows"] for c in row["clusters"]]
+    assert 2 <= len({attrs["src"] for attrs in page.all("video")}) <= 5
+    assert len(page.all("img")) + len(page.all("video")) == sum(len(c["members"]) for c in clusters)
+    assert all(attrs["alt"] for attrs in page.all("img"))
+
+
+def test_probabilities_and_clusters_in_the_terminal(learnt: Path) -> None:
+    found = read(learnt)
+    text = shown(calibration_table(found))
+    for words in ("MC3", "untrained", "base rate", "ECE mass", "yes from", "platt of AV raw"):
+        assert words in text
+    assert f"{found['calibration']['rows'][0]['measures']['brier']['value']:.3f}"[1:] in text
+    text = shown(clusters_table(found))
+    for words in ("purity", "AMI", "verb", "noun", "MC3", "3 clusters"):
+        assert words in text
+    for table_, words in ((discovery_table, "discovery"), (retrieval_table, "retrieval")):
+        with pytest.raises(TableError, match=f"no {words} in it"):
+            table_(found)
+
+
+def test_a_contact_sheet_shows_the_middle_frames_of_the_clusters(
+    learnt: Path, tmp_path: Path
+) -> None:
+    found = read(learnt)["clusters"]
+    shades: list[int] = []
+
+    class Shades(Shelf):
+        def read(self, row: int, *, frames: int) -> Media:
+            shades.append(20 + 2 * len(shades))
+            frame = np.full((1, 24, 40, 3), shades[-1], np.uint8)
+            return Media(frame, np.zeros(1), None, None, 16_000)
+
+    pack: Any = Shades(table())
+    contact_sheet(found, pack, tmp_path / "a.png", name="untrained")
+    row = found["rows"][1]
+    assert len(shades) == sum(len(cluster["members"]) for cluster in row["clusters"])
+    with Image.open(tmp_path / "a.png") as opened:
+        page = np.asarray(opened.convert("RGB"))
+    tall = sheet.HEIGHT + sheet.STRIP + sheet.GAP
+    assert page.shape[0] == sheet.HEAD + 3 * tall + sheet.GAP
+    count = iter(shades)
+    for place, cluster in enumerate(row["clusters"]):
+        for column, member in enumerate(cluster["members"]):
+            y = sheet.HEAD + place * tall
+            x = sheet.SIDE + column * (sheet.WIDTH + sheet.GAP)
+            picture = page[y : y + sheet.HEIGHT, x : x + sheet.WIDTH]
+            assert (picture == next(count)).all()
+            bar = page[y + sheet.HEIGHT + 1, x + 1]
+            colour = sheet.SOUNDS if member["sounding"] else sheet.SILENT
+            assert tuple(bar) == ImageColor.getrgb(colour)
+    shades.clear()
+    contact_sheet(found, pack, tmp_path / "b.png", name="untrained")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(UsageError, match="no clusters of 'MC4'; there are those of MC3"):
+        contact_sheet(found, pack, tmp_path / "a.png", name="MC4")
+    few: Any = Shelf(table().where(np.arange(97) > 95))
+    with pytest.raises(SonantError, match="clips are not in this pack"):
+        contact_sheet(found, few, tmp_path / "a.png")

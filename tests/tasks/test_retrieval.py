@@ -131,3 +131,35 @@ def test_missing_modalities_are_left_out(table: Clips, model: Features) -> None:
     assert report.queries > 0
     with pytest.raises(UsageError, match="none were given"):
         retrieval({}, table)
+
+
+def test_models_of_two_modalities_have_their_directions_beside_a_whole_one(
+    table: Clips, model: Features
+) -> None:
+    ids = table.column("id").tolist()
+    heard, seen, told = (model.matrix(m) for m in ("audio", "video", "text"))
+    models = {
+        "CM-ACC": Features.of(ids, {"audio": heard, "video": seen}),
+        "CLAP": Features.of(ids, {"audio": heard, "text": told}),
+        "MC3": model,
+    }
+    report = retrieval(models, table, resamples=20)
+    names: dict[str, list[str]] = {}
+    for row in report.rows:
+        names.setdefault(row.direction, []).append(row.name)
+    assert names == {
+        "V>A": ["chance", "CM-ACC", "MC3"],
+        "A>V": ["chance", "CM-ACC", "MC3"],
+        "L>A": ["chance", "CLAP", "MC3"],
+        "A>L": ["chance", "CLAP", "MC3"],
+    }
+    values = {(row.name, row.direction): row.values for row in report.rows}
+    assert values["CM-ACC", "V>A"] == values["MC3", "V>A"]
+    wanted = {
+        f"{name}@{k}" for name in ("hit", "recall", "mean_hits", "precision") for k in (1, 5, 10)
+    }
+    for row in report.rows:
+        assert set(row.values) == wanted | {"map", "median_rank"}
+    deaf = retrieval({"mute": Features.of(ids, {"video": seen, "text": told})}, table)
+    assert deaf.rows == []
+    assert "nothing to compare" in deaf.notes[0]

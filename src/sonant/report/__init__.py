@@ -10,12 +10,13 @@ import base64
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from rich.table import Table
@@ -27,14 +28,20 @@ from sonant.media.pack import Pack
 from sonant.report import figures
 from sonant.report.films import film, poster
 from sonant.tasks.agreement import Example
+from sonant.tasks.calibration import Calibrated
 from sonant.tasks.discovery import Discovery
 from sonant.tasks.retrieval import Retrieval
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import
+    from sonant.tasks.clusters import Clusters
 
 VERSION = "1"
 DIGITS = 6
 """Significant digits of the numbers in a report."""
 THUMB_FRAMES = 64
 """Most frames of a clip that is shown."""
+FILM_BYTES = 8_000_000
+"""Most that the films of clusters fill in a page; beyond it, clips are stills."""
 AREAS = {
     "roc_auc": "ROC AUC",
     "average_precision": "AP",
@@ -42,6 +49,27 @@ AREAS = {
     "within_verb": "within verb",
 }
 SCORES = {"raw": "cosine", "centred": "double-centred", "pmi": "PMI"}
+PARTS = ("discovery", "calibration", "retrieval", "clusters", "examples")
+ERRORS = {
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+    "ece_equal_width": "ECE, equal width",
+    "ece_equal_mass": "ECE, equal mass",
+    "roc_auc": "ROC AUC",
+}
+DECISIONS = {
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+}
+RULES = {
+    "balanced": "best balanced accuracy",
+    "f1": "best F1",
+    "half": "probability 1/2",
+}
 
 
 def save(
@@ -49,7 +77,9 @@ def save(
     *,
     clips: Clips,
     discovery: Discovery | None = None,
+    calibration: Calibrated | None = None,
     retrieval: Retrieval | None = None,
+    clusters: Clusters | None = None,
     examples: Mapping[str, Sequence[Example]] | None = None,
     made_from: Mapping[str, str] | None = None,
 ) -> None:
@@ -61,7 +91,9 @@ def save(
         path: the file, usually report.json.
         clips: the table that was judged; its quarantine is summed up.
         discovery: of `tasks.discovery`.
+        calibration: of `tasks.calibration`.
         retrieval: of `tasks.retrieval`.
+        clusters: of `tasks.clusters`.
         examples: of `tasks.agreement.examples`.
         made_from: name of a part to a hash of all that it was made from; see `holds`.
 
@@ -71,7 +103,7 @@ def save(
     path, about = Path(path), _summary(clips)
     there = read(path) if path.is_file() else {}
     kept = there if there.get("clips", {}).get("digest") == about["digest"] else {}
-    given = {"discovery": discovery, "retrieval": retrieval, "examples": examples}
+    given = dict(zip(PARTS, (discovery, calibration, retrieval, clusters, examples), strict=True))
     report = {
         "schema": "sonant.report",
         "version": VERSION,
@@ -113,7 +145,7 @@ def read(path: Path | str) -> dict[str, Any]:
             f"{path}: is of schema {schema}, version {there}; this sonant reads sonant.report, "
             f"version {VERSION}: make it again with `sonant score`"
         )
-    return dict(report)
+    return {**dict.fromkeys(PARTS), **report}
 
 
 def report(
@@ -140,16 +172,17 @@ def report(
         SonantError: an example is not in the pack, or the page cannot be written.
     """
     found = read(path)
-    films = {} if pack is None else _films(found["examples"] or {}, Pack.open(pack))
+    films = {} if pack is None else _films(found, Pack.open(pack))
     runs = {name: _lines(Path(log)) for name, log in (logs or {}).items()}
     page = _template().render(
         report=found,
         films=films,
-        names=_model_names(found),
+        runs=_runs(found),
         training={name: figures.training(lines, name) for name, lines in runs.items()},
         records=_records(logs or {}),
         score_names=SCORES,
         **(_of_discovery(found["discovery"]) if found["discovery"] else {}),
+        **(_of_calibration(found["calibration"]) if found["calibration"] else {}),
         **(_of_retrieval(found["retrieval"]) if found["retrieval"] else {}),
     )
     out = Path(out)
@@ -204,6 +237,50 @@ def retrieval_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def calibration_table(report: Mapping[str, Any]) -> Table:
+    """Calibrated discovery for a terminal: errors of probabilities, and of yes or no."""
+    found = _part(report, "calibration")
+    about = f"Does it sound? {found['kind']} of {found['score']}, from {found['learnt_from']}"
+    notes = "\n".join(found["notes"])
+    table = Table(
+        title=about, title_justify="left", box=None, caption=notes, caption_justify="left"
+    )
+    heads = ("", "Brier", "log loss", "ECE width", "ECE mass", "yes from", "bal. acc.", "F1")
+    for head in heads:
+        table.add_column(head, justify="right" if head else "left", no_wrap=bool(head))
+    for row in found["rows"]:
+        values = row["measures"] | row["decisions"]
+        measured = [_fraction((values.get(name) or {}).get("value")) for name in ERRORS][:4]
+        learnt = row["calibration"]
+        chosen = [_fraction((values.get(name) or {}).get("value")) for name in DECISIONS]
+        decided = [_fraction(learnt["threshold"]), chosen[0], chosen[2]] if learnt else ["–"] * 3
+        table.add_row(row["name"], *measured, *decided)
+    return table
+
+
+def clusters_table(report: Mapping[str, Any]) -> Table:
+    """Clusters for a terminal: how they meet the labels, beside permuted ones."""
+    found = _part(report, "clusters")
+    about = (
+        f"{found['modality']} embeddings of split {found['split']} in "
+        f"{len(found['rows'][0]['clusters'])} clusters; in brackets, with permuted labels"
+    )
+    notes = "\n".join(found["notes"])
+    table = Table(
+        title=about, title_justify="left", box=None, caption=notes, caption_justify="left"
+    )
+    table.add_column("")
+    for name in ("purity", "NMI", "AMI", "ARI"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["rows"]:
+        sizes = [cluster["clips"] for cluster in row["clusters"]]
+        table.add_row(f"[bold]{row['name']}[/], {row['clips']} clips in {sizes[0]} to {sizes[-1]}")
+        for label, of in row["measures"].items():
+            cells = [f"{_fraction(m['value'])} ({_fraction(m['chance'])})" for m in of.values()]
+            table.add_row(f"  {label}", *cells)
+    return table
+
+
 def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not report[name]:
         raise TableError(f"the report has no {name} in it; `sonant score {name}` adds it")
@@ -232,7 +309,7 @@ def _fraction(value: float | None, digits: int = 3) -> str:
     """A rounded number without the zero before its point, as in the papers' tables."""
     if value is None:
         return "–"
-    text = f"{value:.{digits}f}".replace("-", "−")
+    text = f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
     return text.replace("0.", ".", 1) if abs(value) < 1 and digits else text
 
 
@@ -247,9 +324,12 @@ def _sections(found: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
     return [(title, found) for title, found in sections if found]
 
 
-def _model_names(report: Mapping[str, Any]) -> list[str]:
-    parts = (report[name] for name in ("discovery", "retrieval") if report[name])
-    return list(dict.fromkeys(name for part in parts for name in part["runs"]))
+def _runs(report: Mapping[str, Any]) -> dict[str, str]:
+    """Model name to run, in all parts."""
+    runs: dict[str, str] = {}
+    for part in (report[name] for name in PARTS[:-1] if report[name]):
+        runs |= {name: run for name, run in part["runs"].items() if name not in runs}
+    return runs
 
 
 def _records(logs: Mapping[str, Path]) -> dict[str, Any]:
@@ -268,6 +348,16 @@ def _of_discovery(found: Mapping[str, Any]) -> dict[str, Any]:
         "place": _place(found),
         "curves": {pair: figures.curves(found, pair) for pair in ("AV", "AL")},
         "histograms": {name: figures.histograms(found, name) for name in found["runs"]},
+    }
+
+
+def _of_calibration(found: Mapping[str, Any]) -> dict[str, Any]:
+    models = [row for row in found["rows"] if row["calibration"]]
+    return {
+        "errors": ERRORS,
+        "decisions": DECISIONS,
+        "rules": RULES,
+        "reliability": {row["name"]: figures.reliability(row) for row in models},
     }
 
 
@@ -349,22 +439,36 @@ def _template() -> jinja2.Template:
     return environment.from_string(text)
 
 
-def _films(
-    examples: Mapping[str, Sequence[Mapping[str, Any]]], pack: Pack
-) -> dict[str, dict[str, str]]:
-    """Clip id to data addresses of its `film`, a small mp4, and its `poster`, the middle frame."""
+def _films(report: Mapping[str, Any], pack: Pack) -> dict[str, dict[str, str]]:
+    """Clip id to data addresses of its `film`, a small mp4, and its `poster`, the middle frame.
+
+    Clips of clusters beyond `FILM_BYTES` have an empty film; those nearest the centres come first.
+    """
     rows = {id: row for row, id in enumerate(pack.clips.column("id"))}
-    wanted = [one["id"] for ones in examples.values() for one in ones]
+    examples = [one["id"] for ones in (report["examples"] or {}).values() for one in ones]
+    clustered = list(_by_rank(report["clusters"]["rows"])) if report["clusters"] else []
+    wanted = list(dict.fromkeys([*examples, *clustered]))
     if missing := [id for id in wanted if id not in rows]:
         raise SonantError(
             f"{pack.folder}: {len(missing)} of the report's {len(wanted)} examples are not in this "
             f"pack, the first is {missing[0]!r}; give the pack that was judged"
         )
-    shown = {id: pack.read(rows[id], frames=THUMB_FRAMES) for id in wanted}
-    return {
-        id: {"film": _address("video/mp4", film(m)), "poster": _address("image/jpeg", poster(m))}
-        for id, m in shown.items()
-    }
+    found, room = {}, FILM_BYTES
+    for id in wanted:
+        media = pack.read(rows[id], frames=THUMB_FRAMES)
+        shown = film(media) if id in examples or room > 0 else b""
+        room -= 0 if id in examples else len(shown)
+        found[id] = {
+            "film": _address("video/mp4", shown) if shown else "",
+            "poster": _address("image/jpeg", poster(media)),
+        }
+    return found
+
+
+def _by_rank(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """The clips that clusters show: the nearest of every cluster, then the second, and so on."""
+    members = [cluster["members"] for row in rows for cluster in row["clusters"]]
+    return (one["id"] for rank in zip_longest(*members) for one in rank if one)
 
 
 def _address(kind: str, data: bytes) -> str:

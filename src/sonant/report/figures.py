@@ -105,6 +105,34 @@ def histograms(found: Found, name: str) -> str:
         return _svg(figure, f"Histograms of the scores of {name} in the cases {', '.join(cases)}")
 
 
+def reliability(row: Mapping[str, Any]) -> str:
+    """Share of sounding clips over probability with 95 % bands, and how often each is given."""
+    if not row["bins"]:
+        return ""
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = _figure(7.6, 3.5, columns=2)
+        x = [one["probability"] for one in row["bins"]]
+        y, low, high = (
+            np.array([one["share"][end] for one in row["bins"]], float)
+            for end in ("value", "low", "high")
+        )
+        left.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect")
+        left.fill_between(x, low, high, color=SERIES[0], alpha=0.22, linewidth=0)
+        left.plot(x, y, color=SERIES[0], marker="o", markersize=4, label=row["name"])
+        left.set(xlim=(0, 1), ylim=(0, 1.01))
+        left.legend(loc="upper left")
+        _name(left, "Reliability", "mean probability of a bin", "share that sounds")
+        counts = row["counts"]
+        edges = np.linspace(0, 1, len(counts) + 1)
+        right.stairs(counts, edges, fill=True, color=SERIES[0], alpha=0.55, linewidth=0)
+        threshold = row["calibration"]["threshold"]
+        right.axvline(threshold, color=INK, linewidth=1, label=f"yes from {threshold:.2f}")
+        right.set(xlim=(0, 1), ylim=(0, 1.25 * max(counts)))
+        right.legend(loc="upper left")
+        _name(right, "How often it is given", "probability", "clips")
+        return _svg(figure, f"Reliability diagram of {row['name']}, and counts by probability")
+
+
 def training(lines: Sequence[Mapping[str, Any]], name: str) -> str:
     """Loss terms, cosines of clips with themselves, and effective ranks over the steps of a run."""
     if not lines:

@@ -91,7 +91,8 @@ def retrieval(
     rows, and a note says so.
 
     Args:
-        models: name to features; the first gives the chance level.
+        models: name to features. Each has the directions between modalities that it embeds; the
+            first that has a direction gives its chance level.
         clips: the table that they embed; without the label `sounding`, all clips are taken.
         split: the split to judge on; None for all clips. Quarantined clips are left out.
         reference_split: for centred similarities, the clips to compare with, as in `discovery`.
@@ -108,37 +109,32 @@ def retrieval(
     if not models:
         raise UsageError("retrieval needs the features of a model; none were given")
     judged = clips.where(split=split, quarantined=False)
-    groups, notes = _groups(judged)
-    eligible = _embedded(models, judged)
-    if dropped := int(((groups != "") & ~eligible).sum()):
-        notes.append(f"{dropped} clips lack a modality that other clips have: left out.")
-    queries, gallery = halves(np.where(eligible, groups, ""), more_than=more_than, seed=seed)
+    groups, notes = _eligible(models, judged)
+    queries, gallery = halves(groups, more_than=more_than, seed=seed)
     if groups.any() and not len(queries):
         notes.append(f"No group has more than {more_than} clips: nothing to retrieve.")
+    relevant = groups[queries][:, None] == groups[gallery][None, :]
+    videos = judged.column("video")[queries]
     rows: list[Row] = []
-    if len(queries):
-        relevant = groups[queries][:, None] == groups[gallery][None, :]
-        videos = judged.column("video")[queries]
-        matrices = _similarities(
-            models, clips, judged, (queries, gallery), reference_split, centred
-        )
-        for name, direction, similarity in matrices:
-            if all(row.direction != direction for row in rows):
-                level = chance(similarity, relevant, ks, permutations=permutations, seed=seed)
-                rows.append(Row("chance", "chance", direction, _certain(level)))
-            statistic = _statistic(retrieval_by_query(similarity, relevant, ks))
-            values = bootstrap.intervals(statistic, videos, resamples=resamples, seed=seed)
-            rows.append(Row(name, "model", direction, values))
-    first = next(iter(models.values()))
+    matrices = _similarities(models, clips, judged, (queries, gallery), reference_split, centred)
+    for name, direction, similarity in matrices if len(queries) else ():
+        if all(row.direction != direction for row in rows):
+            level = chance(similarity, relevant, ks, permutations=permutations, seed=seed)
+            rows.append(Row("chance", "chance", direction, _certain(level)))
+        statistic = _statistic(retrieval_by_query(similarity, relevant, ks))
+        values = bootstrap.intervals(statistic, videos, resamples=resamples, seed=seed)
+        rows.append(Row(name, "model", direction, values))
+    if len(queries) and not rows:
+        notes.append("No model embeds sound, and pictures or narrations too: nothing to compare.")
     return Retrieval(
         runs={name: of.run for name, of in models.items()},
         split=split or "all clips",
         score="centred" if centred else "raw",
-        reference=bank(first, clips, judged, reference_split)[1] if centred else "",
+        reference=_reference(models, clips, judged, reference_split) if centred else "",
         queries=len(queries),
         gallery=len(gallery),
         groups=len(set(groups[queries])),
-        videos=len(set(judged.column("video")[queries])),
+        videos=len(set(videos)),
         more_than=more_than,
         resamples=resamples,
         seed=seed,
@@ -169,6 +165,15 @@ def halves(groups: Array, *, more_than: int = 2, seed: int = 0) -> tuple[Array, 
     chosen = np.sort(np.concatenate([*queries, np.zeros(0, int)]))
     large = np.isin(groups.astype(str), groups[chosen].astype(str)) & (groups != "")
     return chosen, np.setdiff1d(np.flatnonzero(large), chosen)
+
+
+def _eligible(models: Mapping[str, Features], judged: Clips) -> tuple[Array, list[str]]:
+    """Each clip's group, "" for those that do not sound or lack a modality."""
+    groups, notes = _groups(judged)
+    embedded = _embedded(models, judged)
+    if dropped := int(((groups != "") & ~embedded).sum()):
+        notes.append(f"{dropped} clips lack a modality that other clips have: left out.")
+    return np.where(embedded, groups, ""), notes
 
 
 def _groups(clips: Clips) -> tuple[Array, list[str]]:
@@ -242,6 +247,12 @@ def _similarity(
         bank_x, bank_y = (np.nanmean(unit(reference.matrix(m)), axis=0) for m in pair)
         similarity = similarity - (x @ bank_y)[:, None] - (y @ bank_x)[None, :]
     return np.asarray(similarity)
+
+
+def _reference(
+    models: Mapping[str, Features], clips: Clips, judged: Clips, reference_split: str | None
+) -> str:
+    return bank(next(iter(models.values())), clips, judged, reference_split)[1]
 
 
 def _statistic(by_query: Mapping[str, Array]) -> Callable[[Weights], Values]:

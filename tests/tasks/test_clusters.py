@@ -1,0 +1,145 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
+from sonant.clips import Clips
+from sonant.errors import TableError, UsageError
+from sonant.features import Features
+from sonant.tasks import clusters as module
+from sonant.tasks.clusters import Cluster, Clusters, Row, clusters
+from sonant.types import Clip
+
+
+def group(table: Clips, model: Features, **options: Any) -> Clusters:
+    return clusters({"MC3": model}, table, **{"number": 6, "permutations": 10} | options)
+
+
+def only(report: Clusters) -> Row:
+    (row,) = report.rows
+    return row
+
+
+@pytest.mark.parametrize(
+    ("linkage", "metric"),
+    [("ward", "euclidean"), ("average", "cosine"), ("complete", "euclidean"), ("single", "cosine")],
+)
+def test_clusters_are_scikit_learns_on_unit_rows(
+    table: Clips, model: Features, linkage: Any, metric: Any
+) -> None:
+    row = only(group(table, model, linkage=linkage, metric=metric))
+    test = table.where(split="test")
+    x = model.of_clips(test.column("id")).matrix("video").astype(float)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = AgglomerativeClustering(6, linkage=linkage, metric=metric).fit_predict(x)
+    assert [one.clips for one in row.clusters] == sorted(np.bincount(found))[::-1]
+    assert sum(one.clips for one in row.clusters) == row.clips == 120
+    for label in ("verb", "noun"):
+        truth = test.column(label).astype(str)
+        counts = [np.unique(truth[found == place], return_counts=True)[1] for place in range(6)]
+        want = {
+            "purity": sum(count.max() for count in counts) / 120,
+            "ami": adjusted_mutual_info_score(truth, found),
+            "ari": adjusted_rand_score(truth, found),
+        }
+        levels = row.measures[label]
+        assert {name: levels[name].value for name in want} == pytest.approx(want)
+        assert set(levels) == {"purity", "nmi", "ami", "ari"}
+
+
+def test_clusters_of_what_is_alike_beat_permuted_labels(table: Clips, model: Features) -> None:
+    for levels in only(group(table, model, permutations=30)).measures.values():
+        for level in levels.values():
+            assert level.value > level.high > level.chance
+        assert levels["ari"].chance == pytest.approx(0, abs=0.02)
+        assert levels["purity"].chance > 0.25
+
+
+def test_members_are_the_nearest_to_the_centre(table: Clips, model: Features) -> None:
+    test = table.where(split="test")
+    x = model.of_clips(test.column("id")).matrix("audio").astype(float)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = AgglomerativeClustering(6).fit_predict(x)
+    row = only(group(table, model, modality="audio", members=3))
+    sizes = np.bincount(found)
+    for cluster, place in zip(row.clusters, np.argsort(-sizes, kind="stable"), strict=True):
+        rows = np.flatnonzero(found == place)
+        centre = x[rows].mean(0)
+        cosines = x[rows] @ centre / np.linalg.norm(centre)
+        best = rows[np.argsort(-cosines)][:3]
+        assert [one.id for one in cluster.members] == test.column("id")[best].tolist()
+        assert cluster.cosine == pytest.approx(cosines.mean())
+        assert [one.cosine for one in cluster.members] == pytest.approx(np.sort(cosines)[::-1][:3])
+        heard = test.column("sounding")[rows].astype(float)
+        assert cluster.sounding == pytest.approx(heard.mean())
+        assert cluster.videos == len(set(test.column("video")[rows]))
+        verbs = test.column("verb")[rows].tolist()
+        common = cluster.common["verb"]
+        assert common.share == max(verbs.count(verb) for verb in set(verbs)) / len(rows)
+        assert verbs.count(common.value) / len(rows) == common.share
+        for one in cluster.members:
+            assert " ".join(one.labels.values()) == one.text
+
+
+def test_clips_that_overlap_one_shown_are_passed_over() -> None:
+    starts = [0.0, 0.5, 1.4, 1.5, 9.0, 20.0]
+    rows = [Clip(f"c{i}", "v.mp4", s, s + 1.5, "", "test") for i, s in enumerate(starts)]
+    clips = Clips.of(rows, root=Path("/"))
+    x = np.array([[1, 0.02 * i] for i in range(5)] + [[-1, 0]], float)
+    report = group(clips, Features.of([row.id for row in rows], {"video": x}), number=2)
+    big, small = only(report).clusters
+    ids = [one.id for one in big.members]
+    spans = sorted(one.start for one in big.members)
+    assert np.diff(spans).min() >= 1.5
+    assert ids[0] == "c2"
+    assert [one.id for one in small.members] == ["c5"]
+    assert (big.sounding, big.common) == (None, {})
+    assert report.notes == ["No clip has the label verb.", "No clip has the label noun."]
+    assert only(report).measures == {}
+
+
+def test_what_is_left_out_is_said(table: Clips, model: Features) -> None:
+    video = model.matrix("video")
+    video[:5] = np.nan
+    some = Features.of(model.ids.tolist(), {"video": video})
+    report = group(table, some)
+    assert report.notes == ["MC3: 5 of 120 clips have no video: left out."]
+    report = group(table, some, sample=40)
+    assert only(report).clips == 40
+    assert report.notes[1] == "MC3: a random sample of 40 of 115 clips is clustered."
+    assert group(table, some, sample=40) == report
+    members = {one.id for cluster in only(report).clusters for one in cluster.members}
+    other = only(group(table, some, sample=40, seed=1)).clusters
+    assert {one.id for cluster in other for one in cluster.members} != members
+
+
+def test_wrong_requests_are_refused(
+    table: Clips, model: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="euclidean distances, not cosine"):
+        group(table, model, metric="cosine")
+    with pytest.raises(UsageError, match="120 clips cannot make 121 clusters"):
+        group(table, model, number=121)
+    with pytest.raises(UsageError, match="sample must be at least 1, not -3"):
+        group(table, model, sample=-3)
+    with pytest.raises(UsageError, match="number must be at least 2"):
+        group(table, model, number=1)
+    with pytest.raises(UsageError, match="none were given"):
+        clusters({}, table)
+    mute = Features.of(model.ids.tolist(), {"text": model.matrix("text")})
+    with pytest.raises(TableError, match="no features of 'video'"):
+        group(table, mute)
+    monkeypatch.setattr(module, "MOST", 100)
+    with pytest.raises(UsageError, match="sample of 100 or fewer"):
+        group(table, model)
+    assert only(group(table, model, sample=100)).clips == 100
+
+
+def test_every_clip_may_be_its_own_cluster(table: Clips, model: Features) -> None:
+    row = only(group(table, model, number=120))
+    assert {(one.clips, len(one.members)) for one in row.clusters} == {(1, 1)}
+    assert isinstance(row.clusters[0], Cluster)
+    assert row.measures["verb"]["purity"].value == 1
