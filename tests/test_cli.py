@@ -4,14 +4,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
+from typing import Any
 
 import pytest
 
+import sonant
 from sonant.cli import COMMANDS, main
 from sonant.clips import Clips
 from sonant.demo import commands
+from sonant.errors import SonantError, UsageError
 from sonant.features import Features
+from sonant.media.pack import Pack
 from sonant.sources.world import world
+
+
+class ToldError(SonantError):
+    """Stands for training that was told to end."""
+
+    exit_code = 143
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +55,33 @@ def test_wrong_use_exits_with_2(
     monkeypatch.chdir(tmp_path)
     assert main(words) == code
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("error", "code"), [(SonantError, 1), (UsageError, 2), (ToldError, 143)])
+def test_an_error_says_how_the_command_ends(
+    error: type[SonantError], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error("so it is")
+
+    monkeypatch.setattr("sonant.cli.COMMANDS", {"fail": fail})
+    assert main(["fail"]) == code
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "embed run s3://bucket/pack out.parquet",
+        "pack file:///clips.parquet out",
+        "index folder videos --narrations memory://n.csv",
+    ],
+)
+def test_an_address_is_no_path(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "commands work on local folders and files" in said
 
 
 def test_an_unknown_flag_exits_with_2() -> None:
@@ -88,7 +126,7 @@ def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixtur
         *done.glob("runs/*/*.safetensors"),
         *done.glob("world/**/*.mp4"),
     ]
-    kept += done.glob("runs/*/features.parquet")
+    kept += [done / "clips.parquet", *done.glob("runs/*/features.parquet")]
     before = {path: path.stat().st_mtime_ns for path in kept}
     for words in small(done):
         assert main(words) == 0
@@ -136,6 +174,31 @@ def test_importing_the_command_is_quick_because_it_does_not_load_torch() -> None
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_an_index_is_left_alone_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "videos", tmp_path / "clips.parquet"
+    root.mkdir()
+    (root / "a.mp4").write_bytes(b"no video")
+    words = ["index", "folder", str(root), "--out", str(out)]
+    assert main(words) == 0
+    before, said = out.read_bytes(), capsys.readouterr().out
+    looked: list[Any] = []
+    monkeypatch.setattr("sonant.media.crew.run", lambda *jobs, **_: looked.append(jobs) or [["x"]])
+    assert main(words) == 0
+    assert out.read_bytes() == before and not looked
+    again = capsys.readouterr().out
+    assert "no file has changed since" in again and said in again
+    (root / "a.mp4").write_bytes(b"no video either")
+    assert main(words) == 0
+    assert looked and out.read_bytes() != before
+    assert main([*words, "--after", "2"]) == 0
+    assert len(looked) == 2
+    Clips.read(out).write(out)  # as someone who has added a label does
+    assert main([*words, "--after", "2"]) == 0
+    assert len(looked) == 3
+
+
 @pytest.mark.slow
 def test_a_sounding_world_is_indexed_with_its_truth(tmp_path: Path) -> None:
     world(tmp_path / "w", videos=1, seed=3)
@@ -143,3 +206,28 @@ def test_a_sounding_world_is_indexed_with_its_truth(tmp_path: Path) -> None:
     clips = Clips.read(tmp_path / "c.parquet")
     assert {"sounding", "case", "verb", "noun", "group"} <= set(clips.labels)
     assert None not in clips.column("sounding")
+
+
+@pytest.mark.slow
+def test_a_run_carries_its_calibration_and_its_clusters_are_drawn(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = copytree(done / "runs" / "MC3", tmp_path / "run"), tmp_path / "r.json"
+    features = f"--features MC3={run / 'features.parquet'} --out {out}"
+    for line in (
+        f"score discovery {done / 'pack'} {features} --calibrate platt --calibrate-split train "
+        f"--calibration {run} --scores {tmp_path / 's.parquet'}",
+        f"score clusters {done / 'pack'} {features} --clusters 4 --sheet {tmp_path / 'c.png'}",
+        f"report {out} {tmp_path / 'r.html'} --pack {done / 'pack'}",
+    ):
+        assert main(line.split()) == 0, line
+    assert "Does it sound? platt of AV raw" in capsys.readouterr().out
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "r.html").read_text()
+    assert "Reliability diagram of MC3" in page
+    assert 'id="clusters"' in page
+    model = sonant.load(run)
+    clips = Pack.open(done / "pack").clips.where(split="test", quarantined=False)
+    probabilities = Features.read(tmp_path / "s.parquet").of_clips([clips[0].id])
+    found = model.score(clips.root / clips[0].video, clips[0].start, clips[0].end)
+    assert found == pytest.approx(probabilities.scores["probability"][0], abs=0.02)

@@ -51,7 +51,7 @@ def test_row_is_a_clip() -> None:
 def test_missing_columns_are_named_with_those_wanted(tmp_path: Path) -> None:
     table = pa.table({"id": ["a"], "begin": [0.0]})
     path = tmp_path / "clips.parquet"
-    pq.write_table(table.replace_schema_metadata({"sonant.clips": "1", "root": "/"}), path)
+    pq.write_table(table.replace_schema_metadata({"sonant.clips": "2", "root": "/"}), path)
     with pytest.raises(
         TableError, match=r"start \(double\).*there are id \(string\), begin \(double\)"
     ):
@@ -61,8 +61,33 @@ def test_missing_columns_are_named_with_those_wanted(tmp_path: Path) -> None:
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clips.parquet"
     pq.write_table(clips().table.replace_schema_metadata({"sonant.clips": "7", "root": "/"}), path)
-    with pytest.raises(TableError, match=r"version 7.*reads clip tables of version 1"):
+    with pytest.raises(TableError, match=r"version 7.*reads clip tables of version 2"):
         Clips.read(path)
+
+
+def test_a_table_from_before_there_were_contents_is_read_with_none(tmp_path: Path) -> None:
+    path = tmp_path / "clips.parquet"
+    table = clips().with_packed({"v0:0": ("a.tar", 512, 99)})
+    old = table.table.drop_columns(["content"])
+    pq.write_table(old.replace_schema_metadata({"sonant.clips": "1", "root": "/videos"}), path)
+    again = Clips.read(path)
+    assert again.table.equals(table.table)
+    assert again.packed_digest() == table.packed_digest()
+    broken = old.select(["id", "label.verb"])
+    pq.write_table(broken.replace_schema_metadata({"sonant.clips": "1", "root": "/"}), path)
+    with pytest.raises(TableError, match=r"there are id \(string\), label.verb"):
+        Clips.read(path)
+
+
+def test_a_table_knows_what_it_was_made_from(tmp_path: Path) -> None:
+    path = tmp_path / "clips.parquet"
+    assert not Clips.holds(path, "a")
+    path.write_text("no table")
+    assert not Clips.holds(path, "a")
+    clips().write(path, made_from="a")
+    assert Clips.holds(path, "a") and not Clips.holds(path, "b")
+    Clips.read(path).write(path)
+    assert not Clips.holds(path, "a")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -141,6 +166,8 @@ def test_another_pack_of_the_same_clips_has_another_packed_digest() -> None:
     assert len({pack.digest() for pack in packs}) == 1
     assert packs[0].packed_digest() == packs[1].packed_digest() != packs[2].packed_digest()
     assert table.packed_digest() == table.digest() != packs[0].packed_digest()
+    heard = [table.with_packed({"v0:0": ("a.tar", 0, 9)}, {"v0:0": hash}) for hash in "aab"]
+    assert heard[0].packed_digest() == heard[1].packed_digest() != heard[2].packed_digest()
 
 
 def test_where_combines() -> None:

@@ -23,7 +23,9 @@ from sonant.errors import TableError, UsageError
 from sonant.files import replacing
 from sonant.types import Clip
 
-VERSION = "1"
+VERSION = "2"
+WITHOUT_CONTENT = "1"
+"""The version before, which had no column `content`; it is read as blank."""
 LABEL = "label."
 COLUMNS = pa.schema(
     [
@@ -37,8 +39,11 @@ COLUMNS = pa.schema(
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
+        ("content", pa.string()),
     ]
 )
+PLACE = ("shard", "offset", "size", "content")
+"""Columns that say where a packed clip lies, and what lies there."""
 LABEL_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 
 
@@ -49,7 +54,7 @@ class Clips:
     Args:
         table: the columns of `COLUMNS` in that order, then any `label.<name>` columns of string,
             int64, double or bool. Times are seconds; an empty `quarantine` means good, an empty
-            `shard` means not packed.
+            `shard` means not packed; `content` is a hash of a packed clip's bytes.
         root: folder that `video` is relative to.
 
     Raises:
@@ -82,6 +87,7 @@ class Clips:
             "shard": blank,
             "offset": [0] * len(rows),
             "size": [0] * len(rows),
+            "content": blank,
         }
         table = pa.table(columns, schema=COLUMNS)
         for name in dict.fromkeys(name for clip in rows for name in clip.labels):
@@ -105,7 +111,9 @@ class Clips:
             raise TableError(f"{path}: not a readable Parquet file: {error}") from error
         metadata = table.schema.metadata or {}
         version = metadata.get(b"sonant.clips", b"").decode()
-        if version != VERSION:
+        if version == WITHOUT_CONTENT:
+            table = _with_blank_content(table)
+        elif version != VERSION:
             raise TableError(
                 f"{path}: is {f'clip table version {version}' if version else 'no clip table'}, "
                 f"with columns {', '.join(table.column_names)}; this sonant reads clip tables of "
@@ -117,11 +125,30 @@ class Clips:
         except TableError as error:
             raise TableError(f"{path}: {error}") from error
 
-    def write(self, path: Path | str) -> None:
-        """Write as Parquet, whole or not at all."""
-        metadata = {b"sonant.clips": VERSION.encode(), b"root": str(self.root.resolve()).encode()}
+    def write(self, path: Path | str, *, made_from: str = "") -> None:
+        """Write as Parquet, whole or not at all.
+
+        Args:
+            path: the file.
+            made_from: a hash of all that the table is made from, for `holds`.
+        """
+        metadata = {
+            b"sonant.clips": VERSION.encode(),
+            b"root": str(self.root.resolve()).encode(),
+            b"made_from": made_from.encode(),
+        }
         with replacing(Path(path)) as partial:
             pq.write_table(self.table.replace_schema_metadata(metadata), partial)
+
+    @staticmethod
+    def holds(path: Path | str, made_from: str) -> bool:
+        """Whether a table of this version is there that was made from just this."""
+        try:
+            metadata = pq.read_metadata(path).metadata or {}
+        except (pa.ArrowException, OSError):
+            return False
+        there = (metadata.get(b"sonant.clips"), metadata.get(b"made_from"))
+        return there == (VERSION.encode(), made_from.encode())
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -264,14 +291,23 @@ class Clips:
             )
         )
 
-    def with_packed(self, places: Mapping[str, tuple[str, int, int]]) -> Clips:
-        """Set where clips lie in a pack: id to (shard, offset, size), in bytes."""
-        rows = [places.get(id, ("", 0, 0)) for id in self.column("id")]
-        shard, offset, size = zip(*rows, strict=True) if rows else ((), (), ())
+    def with_packed(
+        self, places: Mapping[str, tuple[str, int, int]], contents: Mapping[str, str] | None = None
+    ) -> Clips:
+        """Set where clips lie in a pack, and what lies there.
+
+        Args:
+            places: id to (shard, offset, size), in bytes.
+            contents: id to a hash of these bytes, where one is known.
+        """
+        known, ids = contents or {}, self.column("id")
+        rows = [(*places.get(id, ("", 0, 0)), known.get(id, "")) for id in ids]
+        columns = zip(*rows, strict=True) if rows else [()] * len(PLACE)
         return self._with(
-            shard=pa.array(shard, pa.string()),
-            offset=pa.array(offset, pa.int64()),
-            size=pa.array(size, pa.int64()),
+            **{
+                name: pa.array(column, COLUMNS.field(name).type)
+                for name, column in zip(PLACE, columns, strict=True)
+            }
         )
 
     def path(self, video: str) -> Path:
@@ -286,13 +322,14 @@ class Clips:
         return hash.hexdigest()
 
     def packed_digest(self) -> str:
-        """Hash of what the rows say and of where they lie in a pack: of the media too.
+        """Hash of what the rows say and of what of them lies where in a pack: of the media too.
 
-        The same clips packed from another file, or in another form, have other sizes. It is
+        The same clips packed from another file, or in another form, have other contents. It is
         `digest` where nothing is packed.
         """
-        places = {name: self.table[name].to_pylist() for name in ("shard", "offset", "size")}
-        if not any(places["shard"]):
+        columns = {name: self.table[name].to_pylist() for name in PLACE}
+        places = {name: column for name, column in columns.items() if any(column)}
+        if not places:
             return self.digest()
         return hashlib.sha256(repr((self.digest(), places)).encode()).hexdigest()
 
@@ -301,6 +338,11 @@ class Clips:
         for name, column in columns.items():
             table = table.set_column(table.column_names.index(name), name, column)
         return Clips(table, self.root)
+
+
+def _with_blank_content(table: pa.Table) -> pa.Table:
+    place = min(COLUMNS.names.index("content"), table.num_columns)
+    return table.add_column(place, COLUMNS.field("content"), [[""] * table.num_rows])
 
 
 def _counts(shares: Sequence[float], n: int) -> list[int]:

@@ -4,9 +4,13 @@
 class SonantError(Exception):
     """The work failed for a reason outside the program; the command exits with 1."""
 
+    exit_code = 1
+
 
 class UsageError(SonantError, ValueError):
     """The request itself was wrong; the command exits with 2."""
+
+    exit_code = 2
 
 
 def at_least(minimum: float, **values: float) -> None:

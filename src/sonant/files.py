@@ -27,6 +27,18 @@ def why(error: OSError) -> str:
     return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
+def stamp(path: Path) -> list[int] | None:
+    """Size in bytes and time of change in nanoseconds; None for what is not there.
+
+    A file whose stamp is the same is taken as the same file.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move it there once the block has succeeded.

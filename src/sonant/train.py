@@ -95,6 +95,8 @@ AGREEMENT_EVERY = 20
 class Stopped(SonantError):  # noqa: N818
     """Training was told to end, saved, and can go on."""
 
+    exit_code = 143
+
 
 def train(
     recipe: RecipeFunction,

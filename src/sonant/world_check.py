@@ -41,8 +41,6 @@ Array = np.ndarray[Any, Any]
 FRACTIONS = {"train": 0.75, "test": 0.25}
 EPOCHS = 6
 """Of every head, and of the alignment that the verb probe looks at."""
-FRAME_RATE = 8.0
-"""Of the pack; the table in docs/world.md was measured with it."""
 TABLE_1 = {
     "wash": 0.90,
     "close": 0.82,
@@ -126,7 +124,7 @@ def _packed(out: Path, videos: int, seed: int, workers: int) -> Clips:
         seed=seed,
         workers=workers,
     )
-    packed = pack(clips, out / "pack", frame_rate=FRAME_RATE, workers=workers)
+    packed = pack(clips, out / "pack", workers=workers)
     return packed.where(packed=True, quarantined=False)
 
 

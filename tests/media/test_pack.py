@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from sonant.clips import Clips
 from sonant.errors import MediaError, SonantError, UsageError
 from sonant.media import crew, sweep
+from sonant.media.decode import MediaFile
 from sonant.media.events import Lost
 from sonant.media.job import Job
 from sonant.media.pack import Pack, pack
@@ -184,6 +186,31 @@ def test_by_default_fewer_frames_are_evenly_spaced_and_those_of_read(film, tmp_p
     np.testing.assert_array_equal(there.read(0, frames=8).frame_times, wanted.frame_times)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.mp4", {"options": {"bf": "3"}, "layout": "stereo", "delay": 0.4}),
+        ("a.mp4", {"options": {"x264-params": "open-gop=1:bframes=3"}, "rate": 44_100}),
+        ("a.mov", {"audio": "pcm_s16le"}),
+    ],
+)
+def test_stretches_without_clips_are_jumped_over(film, tmp_path, name, settings):
+    path = film(tmp_path / name, seconds=24, size=(64, 32), flashes=[11.0], **settings)
+    starts = [0.3, 1.0, 10.4, 10.5, 22.1, 23.8, 60.0, 1e300]
+    spans = [sweep.Span(f"{start}", start, start + 1) for start in starts]
+    form, beats = sweep.Form(16_000, 5, 32, 90), []
+    found = list(sweep.sweep(path, name, spans, form, lambda: beats.append(1)))
+    with MediaFile(path) as file:
+        assert len(beats) < sum(1 for _ in file.events()) / 2
+    for start, clip in zip(starts[:5], found, strict=False):
+        media = load(clip.to_bytes(), f"{start}", 5)
+        wanted = read(path, start, start + 1, frames=5, size=32, rate=16_000)
+        np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
+        np.testing.assert_allclose(media.samples, wanted.samples, atol=1 / 32768)
+        assert np.abs(media.frames.astype(int) - wanted.frames).mean() < 4  # JPEG
+    assert [reason.partition(" at 2")[0] for _, reason in found[5:]] == ["the video ends"] * 3
+
+
 def test_a_picture_that_stays_is_stored_once(film, tmp_path):
     path = film(tmp_path / "a.mp4", seconds=3, stamps=lambda index: index * 200)
     clips = Clips.of([Clip("x", "a.mp4", 0.5, 2.0)], root=tmp_path)
@@ -282,6 +309,20 @@ def test_a_video_that_comes_back_is_packed(film, tmp_path):
     film(tmp_path / "second.mp4", seconds=2)
     after = pack(clips, tmp_path / "pack", **FORM)
     assert after.column("quarantine")[2] == ""
+
+
+def test_another_soundtrack_of_the_same_size_is_noticed(film, tmp_path):
+    clips, out = table(tmp_path, "a.mov", every=2), tmp_path / "pack"
+    packs = []
+    for clicks in ([], [0.5], []):
+        film(tmp_path / "a.mov", seconds=2, audio="pcm_s16le", clicks=clicks)
+        packs.append(pack(clips, out, **FORM))
+    assert len({tuple(packed.column("size")) for packed in packs}) == 1
+    silent, clicking, again = (packed.packed_digest() for packed in packs)
+    assert silent == again != clicking
+    data = (out / "00000.tar").read_bytes()[: packs[-1].column("size")[0]]
+    assert packs[-1].column("content")[0] == hashlib.blake2b(data, digest_size=8).hexdigest()
+    assert packs[-1].column("content")[1] == ""  # past the end, and so not packed
 
 
 def test_a_finished_pack_stays_while_its_videos_are_away(film, tmp_path):

@@ -1,3 +1,5 @@
+import gzip
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from sonant.errors import TableError, UsageError
-from sonant.sources.folder import Window, folder
+from sonant.sources.folder import Window, folder, made_from
 
 
 def video(path: Path, seconds: float, *, sound: bool = True) -> None:
@@ -211,6 +213,14 @@ def test_one_moment_narrated_twice_makes_two_ids(root: Path) -> None:
             "video,time,text,sounding\nb.MP4,1,x,1\nb.MP4,2,x,2\n",
             r"narrations.csv, line 3: sounding is '2'; wanted is true or false, 1 or 0",
         ),
+        (
+            "\n\nvideo,time,text,sounding\n\nb.MP4,1,x,1\n\r\n\nb.MP4,2,x,2\n",
+            r"narrations.csv, line 8: sounding is '2'",
+        ),
+        (
+            'id,video,time,text\n\na,b.MP4,1,"x\n\ny"\n\na,b.MP4,2,x\n',
+            "'a' stands in lines 3, 7",
+        ),
     ],
 )
 def test_wrong_tables_say_what_is_wanted(root: Path, text: str, message: str) -> None:
@@ -236,6 +246,43 @@ def test_wrong_use_says_so(root: Path, tmp_path: Path) -> None:
     for message, setting in wrong:
         with pytest.raises(UsageError, match=message):
             folder(root, **setting)
+
+
+def test_a_compressed_table_has_lines_too(root: Path) -> None:
+    path = root / "narrations.csv.gz"
+    path.write_bytes(gzip.compress(b"video,time,text,sounding\n\nb.MP4,1,x,maybe\n"))
+    with pytest.raises(TableError, match=r"csv.gz, line 3: sounding is 'maybe'"):
+        folder(root, narrations=path)
+
+
+def test_whatever_a_table_is_made_from_changes_its_hash(tmp_path: Path) -> None:
+    video(tmp_path / "a.mp4", 2.0)
+    narrations, labels = tmp_path / "n.csv", tmp_path / "l.csv"
+    narrations.write_text("video,time,text\na.mp4,1,#C C cuts\n")
+    labels.write_text("video,time,verb\na.mp4,1,cut\n")
+    files = {"narrations": narrations, "labels": labels}
+    first = made_from(tmp_path, **files)
+    assert made_from(tmp_path, **files, window=Window(), seed=0) == first
+    hashes = [
+        first,
+        made_from(tmp_path),
+        made_from(tmp_path, narrations=narrations),
+        made_from(tmp_path, **files, window=Window(0.5, 1.5)),
+        made_from(tmp_path, **files, stride=1.0),
+        made_from(tmp_path, **files, fractions={"train": 1.0}),
+        made_from(tmp_path, **files, seed=1),
+    ]
+    for path in (narrations, labels):
+        path.write_text(path.read_text().replace("cut", "hew"))
+        hashes.append(made_from(tmp_path, **files))
+    os.utime(tmp_path / "a.mp4", ns=(0, 0))
+    hashes.append(made_from(tmp_path, **files))
+    video(tmp_path / "b.mp4", 2.0)
+    assert made_from(tmp_path, **files) == hashes[-1]  # no narration is of it
+    hashes += [made_from(tmp_path), made_from(tmp_path / ".." / "none", seed=1)]
+    (tmp_path / "a.mp4").unlink()
+    hashes.append(made_from(tmp_path, **files))
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_two_ways_to_write_a_path_are_one_video(root: Path) -> None:

@@ -11,6 +11,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
 from sonant import __version__
 from sonant.clips import Clips
@@ -28,6 +33,36 @@ PackFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Report = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")]
 
+LOCAL_PATHS = ConstructorRegistry()
+"""For tyro: what is an address is no path, and must not be taken for one."""
+
+
+@LOCAL_PATHS.primitive_rule
+def _local_paths(argument: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    if argument.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: local(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+def local(text: str) -> Path:
+    """A path on this machine.
+
+    Raises:
+        UsageError: it is an address, such as of an object store.
+    """
+    if "://" in text:
+        raise UsageError(
+            f"{text}: commands work on local folders and files; at an address, packs can be read "
+            "from Python, by sonant.media.pack.Pack.open(ADDRESS)"
+        )
+    return Path(text)
+
 
 def named(pairs: tuple[str, ...]) -> dict[str, Path]:
     """NAME=FILE arguments as a dict."""
@@ -37,7 +72,7 @@ def named(pairs: tuple[str, ...]) -> dict[str, Path]:
     names = [name for name, _, _ in split]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"{repeated[0]!r} is the name of more than one file; names are unique")
-    return {name: Path(path) for name, _, path in split}
+    return {name: local(path) for name, _, path in split}
 
 
 def features_of(clips: Clips, pairs: tuple[str, ...]) -> dict[str, Features]:
@@ -63,9 +98,14 @@ def key(asked: object, pack: Path, *features: Path) -> str:
     return hash.hexdigest()
 
 
-def write_clips(clips: Clips, out: Path) -> None:
+def write_clips(clips: Clips, out: Path, *, made_from: str = "") -> None:
     """Write a clip table and say what is in it."""
-    clips.write(out)
+    clips.write(out, made_from=made_from)
+    show_clips(clips, out)
+
+
+def show_clips(clips: Clips, out: Path) -> None:
+    """Say what is in a clip table."""
     show_quarantine(clips)
     console.print(f"{len(clips)} clips of {len(set(clips.column('video')))} videos in {out}")
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from sonant.cli.arguments import Command, Out, console
 
+WIDEST = 9
+"""Columns of a table that a terminal has room for; all are in the files."""
+
 
 def bench_mc3(
     out: Out,
@@ -45,7 +48,8 @@ def bench_mc3(
         if clips is None
         else table_draws(out, clips, runs=runs, seed=seed, workers=workers)
     )
-    for table in bench(out, draws, ablation_draws=draws[:ablation_runs], split=split):
+    tables = bench(out, draws, ablation_draws=draws[:ablation_runs], split=split)
+    for table in (table for table in tables if len(table.heads) <= WIDEST):
         console.print(table.shown())
     console.print(f"open {out / 'mc3.html'}")
 

@@ -39,6 +39,7 @@ VORBIS_STEP = 0.004
 """Seconds by which the length of Vorbis packets must change to be told from rounded stamps."""
 STALL = 30.0
 """Seconds after which a file system that does not answer is an error."""
+LAST_STAMP = 1 << 62
 MOST_PIXELS = 1 << 26
 MOST_HEADERS = 1 << 20
 SQUARE = 0.02
@@ -117,6 +118,14 @@ class MediaFile:
         """
         self._wanted = times
 
+    def key_frame_before(self, time: float) -> float:
+        """About when the last key frame up to a time is shown; 0 where the file has no index."""
+        if self.video is None or self.video.time_base is None:
+            return 0.0
+        index, tick = self.video.index_entries, float(self.video.time_base)
+        place = index.search_timestamp(int(min((time + self.origin) / tick, LAST_STAMP)))
+        return 0.0 if place < 0 else index[place].timestamp * tick - self.origin
+
     def events(self) -> Iterator[Event]:
         """Everything from here to the end of the file."""
         while self._waiting or self._advance():
@@ -151,7 +160,7 @@ class MediaFile:
     def _restart(self, *kinds: Kind) -> None:
         self._waiting.clear()
         self._next.clear()
-        self._broken = ""
+        self._kinds, self._broken = kinds, ""
         self._bytes_left = self._most_bytes = 2 * self._container.size + MOST_HEADERS
         self._packets = self._demuxed([self._streams[kind] for kind in kinds])
         self._stamps: deque[int] = deque(maxlen=2 * LOOK_AHEAD)
@@ -209,7 +218,7 @@ class MediaFile:
             self._waiting.extend(self._decoded(packet))
             return True
         if self._broken:
-            last = [(kind, self._next.get(kind, 0.0)) for kind in self._streams]
+            last = [(kind, self._next.get(kind, 0.0)) for kind in self._kinds]
             self._waiting.extend(Damage(time, kind, self._broken) for kind, time in last)
             self._broken = ""
             return True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sonant.errors import SonantError
-from sonant.files import replacing
+from sonant.files import replacing, stamp
 from sonant.media.crew import Say
 from sonant.media.shard import END, PackedClip
 from sonant.media.sweep import Form, Span, sweep
@@ -43,7 +43,7 @@ class Job:
 
     def stamps(self) -> dict[str, list[int] | None]:
         """Size and time of change of every video, None for one that is not there."""
-        return {video: _stamp(self.root / video) for video in self.videos}
+        return {video: stamp(self.root / video) for video in self.videos}
 
     def finished(self) -> dict[str, Any] | None:
         """The shard's record, if the shard is there and its videos have not changed since.
@@ -88,6 +88,7 @@ class Job:
         """
         stamps = self.stamps()
         places: dict[str, tuple[int, int]] = {}
+        contents: dict[str, str] = {}
         reasons: dict[str, str] = {}
         with replacing(self.shard) as partial, partial.open("wb") as file:
             for video, spans in self.videos.items():
@@ -99,6 +100,7 @@ class Job:
                     if isinstance(result, PackedClip):
                         data = result.to_bytes()
                         places[result.id] = file.tell(), len(data)
+                        contents[result.id] = hashlib.blake2b(data, digest_size=8).hexdigest()
                         file.write(data)
                     else:
                         reasons[result[0]] = result[1]
@@ -109,6 +111,7 @@ class Job:
             "stamps": stamps,
             "size": size,
             "places": places,
+            "contents": contents,
             "reasons": reasons,
         }
         with replacing(self.record) as partial:
@@ -126,11 +129,3 @@ class _Beat:
         if now - self._last > BEAT:
             self._last = now
             self._say({})
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]

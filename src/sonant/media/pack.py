@@ -4,7 +4,7 @@ The folder of a pack holds
 
     pack.json        settings, and what clips it is of
     00000.tar        clips of a few videos, as WebDataset reads them (see `shard`)
-    00000.json       where each clip lies in 00000.tar, or why it does not; written last
+    00000.json       where each clip lies in 00000.tar and a hash of it, or why it does not; last
     clips.parquet    the clip table with these places and reasons
 
 A shard is a function of its videos and the settings: it holds no dates and no chance. It counts
@@ -100,14 +100,16 @@ def pack(
         undone = [job for job in jobs if job.finished() is None]
         crew.run(undone, workers=workers, patience=patience, title="pack")
     places: dict[str, tuple[str, int, int]] = {}
+    contents: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for job in jobs:
         record = job.finished()
         if record is None:
             raise SonantError(f"{job.record}: was taken away while the pack was being written")
         places |= {id: (job.shard.name, *place) for id, place in record["places"].items()}
+        contents |= record.get("contents", {})  # which those beside tables of version 1 lack
         reasons |= record["reasons"]
-    packed = clips.quarantined(reasons).with_packed(places)
+    packed = clips.quarantined(reasons).with_packed(places, contents)
     packed.write(out / "clips.parquet")
     return packed
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -11,10 +13,14 @@ from pathlib import Path
 from sonant.errors import MediaError
 from sonant.media.decode import MediaFile
 from sonant.media.display import SHAPES, Scaler, Screen
-from sonant.media.events import EDGE, Damage, Lost, Picture, Sound
+from sonant.media.events import EDGE, Damage, Event, Lost, Picture, Sound
 from sonant.media.frames import centres
+from sonant.media.read import PREROLL
 from sonant.media.shard import PackedClip, to_jpeg
 from sonant.media.sound import MARGIN, SoundTrack
+
+WORTH_A_JUMP = 5.0
+"""Seconds of video that must be left out to pay for a seek and for opening the file for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ def sweep(
 ) -> Iterator[PackedClip | tuple[str, str]]:
     """Cut clips out of a video while it is decoded once, from front to back.
 
+    Stretches without clips are jumped over where the file's index says that it pays.
+
     Args:
         path: the file.
         video: its name in the clip table.
@@ -66,12 +74,48 @@ def sweep(
             for kind, stream in (("video", file.video), ("audio", file.audio)):
                 if stream is None:
                     raise MediaError(path, f"the file has no {kind} stream")
-            for result in _Sweep(file, video, ordered, form).results(beat):
-                given.add(result.id if isinstance(result, PackedClip) else result[0])
-                yield result
+            for start, group in _groups(file, ordered):
+                cut = _Sweep(file, video, group, form)
+                with _events(file, start) as events:
+                    for result in cut.results(events, beat):
+                        given.add(result.id if isinstance(result, PackedClip) else result[0])
+                        yield result
     except (MediaError, MemoryError) as error:
         reason = error.reason if isinstance(error, MediaError) else "it takes too much memory"
         yield from ((span.id, reason) for span in ordered if span.id not in given)
+
+
+def _groups(file: MediaFile, ordered: Sequence[Span]) -> list[tuple[float, list[Span]]]:
+    """Spans that are cut in one go, and before each group where to jump to: 0 for nowhere.
+
+    A jump pays where the key frame that it lands on is well past the end of all spans before.
+    """
+    starts = [span.start for span in reversed(ordered)]
+    groups: list[tuple[float, list[Span]]] = []
+    reached = 0.0
+    for span, start in zip(ordered, reversed([*accumulate(starts, min)]), strict=True):
+        if file.key_frame_before(start) > reached + WORTH_A_JUMP:
+            groups.append((start, []))
+        elif not groups:
+            groups.append((0.0, []))
+        groups[-1][1].append(span)
+        reached = max(reached, span.end)
+    return groups
+
+
+@contextmanager
+def _events(file: MediaFile, start: float) -> Iterator[Iterator[Event]]:
+    """What is seen and heard from the front, or else from before `start` on.
+
+    Then each stream is sought by itself, as `read` does it: few files begin both together.
+    """
+    if not start:
+        yield file.events()
+        return
+    with MediaFile(file.path) as sounds:
+        heard = sounds.events_around(max(0.0, start - PREROLL), "audio")
+        seen = file.events_around(start, "video")
+        yield heapq.merge(seen, heard, key=lambda event: event.time)
 
 
 @dataclass(slots=True)
@@ -95,7 +139,7 @@ class _Encoded:
 
 class _Sweep:
     def __init__(self, file: MediaFile, video: str, spans: Sequence[Span], form: Form) -> None:
-        self._file, self._video, self._spans, self._form = file, video, spans, form
+        self._video, self._spans, self._form = video, spans, form
         self._growing = [_Growing() for _ in spans]
         wanted = sorted(
             (time, place)
@@ -114,8 +158,10 @@ class _Sweep:
         self._earliest = [*reversed([*accumulate(starts, min)]), math.inf]
         self._given = 0
 
-    def results(self, beat: Callable[[], None]) -> Iterator[PackedClip | tuple[str, str]]:
-        for event in self._file.events():
+    def results(
+        self, events: Iterable[Event], beat: Callable[[], None]
+    ) -> Iterator[PackedClip | tuple[str, str]]:
+        for event in events:
             beat()
             if isinstance(event, Picture) or (isinstance(event, Damage) and event.kind == "video"):
                 self._show(self._screen.feed(event))

@@ -11,6 +11,9 @@ begin before its video or end after it is moved inwards, not cut: every clip kee
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +24,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
+from sonant import __version__
 from sonant.clips import LABEL, LABEL_TYPES, Clips
 from sonant.errors import MediaError, TableError, UsageError
+from sonant.files import stamp
 from sonant.media import crew
 from sonant.media.read import Probe, probe
 from sonant.types import Clip
@@ -113,15 +118,14 @@ def folder(
     _check(stride=stride, seed=seed, workers=workers, patience=patience)
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
-    table = None if narrations is None else _narrations(narrations)
-    videos = _videos(root) if table is None else sorted(set(table["video"].to_pylist()))
+    table, videos = _listed(root, narrations)
     if not videos:
         raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
     looks = [_Look(root, videos[k : k + LOOK_SIZE]) for k in range(0, len(videos), LOOK_SIZE)]
     found = crew.run(looks, workers=workers, patience=patience, title="index")
     answers = [look if isinstance(look, str) else Probe(**look) for some in found for look in some]
     seen = dict(zip(videos, answers, strict=True))
-    if table is None:
+    if table is None or narrations is None:
         rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
     else:
         rows = _narrated(table, narrations, seen, window)
@@ -133,6 +137,42 @@ def folder(
         return clips
     enough = len(set(clips.column("video"))) >= len(fractions)
     return clips.split(fractions, seed=seed) if enough else clips
+
+
+def made_from(
+    root: Path,
+    *,
+    narrations: Path | None = None,
+    labels: Path | None = None,
+    window: Window | None = None,
+    stride: float | None = None,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+) -> str:
+    """Hash of all that `folder` makes its table of, so that it need not be made again.
+
+    That is sonant's version, the arguments (which are those of `folder`), what the CSVs hold, and
+    every video's size and time of change. No video is opened.
+
+    Raises:
+        TableError: `narrations` cannot be read or lacks columns.
+    """
+    _, videos = _listed(root, narrations)
+    stamps = [(video, stamp(root / video)) for video in videos]
+    arguments = (str(root.resolve()), window or Window(), stride, dict(fractions), seed)
+    hash = hashlib.sha256(repr((__version__, arguments, stamps)).encode())
+    for path in (narrations, labels):
+        held = path.read_bytes() if path is not None and path.is_file() else b""
+        hash.update(hashlib.sha256(held).digest())
+    return hash.hexdigest()
+
+
+def _listed(root: Path, narrations: Path | None) -> tuple[pa.Table | None, list[str]]:
+    """The narrations, if any, and the videos that they are of, or else all that there are."""
+    if narrations is None:
+        return None, _videos(root)
+    table = _narrations(narrations)
+    return table, sorted(set(table["video"].to_pylist()))
 
 
 def _check(*, stride: float | None, seed: int, workers: int, patience: float) -> None:
@@ -270,13 +310,26 @@ def _parsed(path: Path, texts: Iterable[str]) -> pa.Table:
         raise TableError(f"{path}: not a readable CSV file: {error}") from error
 
 
+def _lines(path: Path) -> list[int]:
+    """The line that each row of a CSV begins in; empty lines are no rows."""
+    lines: list[int] = []
+    with pa.input_stream(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))
+        before = 0
+        for row in reader:
+            if row:
+                lines.append(before + 1)
+            before = reader.line_num
+    return lines[1:]
+
+
 def _truths(column: pa.ChunkedArray, name: str, path: Path) -> pa.Array:
     texts = [(text or "").strip() for text in column.to_pylist()]
-    for line, text in enumerate(texts, 2):
+    for row, text in enumerate(texts):
         if text and text.lower() not in TRUTHS:
             raise TableError(
-                f"{path}, line {line}: {name} is {text!r}; wanted is true or false, 1 or 0, yes or "
-                "no, or nothing where it is unknown"
+                f"{path}, line {_lines(path)[row]}: {name} is {text!r}; wanted is true or false, 1 "
+                "or 0, yes or no, or nothing where it is unknown"
             )
     return pa.array([TRUTHS.get(text.lower()) for text in texts], pa.bool_())
 
@@ -293,7 +346,7 @@ def _sounding_or_unknown(clips: Clips) -> Clips:
 
 
 def _narrated(
-    table: pa.Table, path: Path | None, seen: Mapping[str, Probe | str], window: Window
+    table: pa.Table, path: Path, seen: Mapping[str, Probe | str], window: Window
 ) -> list[tuple[Clip, str]]:
     rows = table.to_pylist()
     spans = [_span(row, seen[row["video"]], window) for row in rows]
@@ -354,14 +407,14 @@ def _seconds(text: str | None) -> float:
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
-def _ids(rows: Sequence[Mapping[str, Any]], path: Path | None) -> list[str]:
+def _ids(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
     """The rows' own ids, else video@time, numbered where one moment is narrated twice."""
     if rows and "id" in rows[0]:
         ids = [row["id"] or "" for row in rows]
         for id, count in Counter(ids).items():
             if count > 1 or not id:
-                lines = [str(line) for line, other in enumerate(ids, 2) if other == id]
-                where = f"lines {', '.join(lines[:9])}"
+                lines = [line for line, other in zip(_lines(path), ids, strict=True) if other == id]
+                where = f"lines {', '.join(map(str, lines[:9]))}"
                 raise TableError(
                     f"{path}: id {id!r} stands in {where}; ids are unique and not empty"
                 )
