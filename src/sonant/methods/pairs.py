@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonant.clips import Clips
@@ -16,8 +17,8 @@ from sonant.errors import UsageError, above_zero
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Recipe
 from sonant.methods.parts import Paper, Parts, small
-from sonant.objectives import Pair, contrastive
-from sonant.types import MODALITIES, Batch, Modality, Stage
+from sonant.objectives import Pair, There, contrastive
+from sonant.types import MODALITIES, Batch, Embeddings, Modality, Stage
 
 SOUND_SIGHT: Pair = ("audio", "video")
 SOUND_WORDS: Pair = ("audio", "text")
@@ -74,11 +75,16 @@ class Pairs(Method):
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """InfoNCE of the stage's pairs."""
+        wanted = {modality for pair in self.pairs[stage.name] for modality in pair}
+        return {"contrastive": self.contrast(*self.gathered(batch, wanted), batch, stage)}
+
+    def contrast(
+        self, e: Embeddings, there: There, batch: Batch, stage: Stage
+    ) -> Float[Tensor, ""]:
+        """The term of gathered embeddings; `there` says which clips have what some lack."""
         pairs = self.pairs[stage.name]
-        e, there = self.gathered(batch, {modality for pair in pairs for modality in pair})
         groups = self.get_buffer("group")[gather(batch.index)] if self.groups else None
-        term = contrastive(e, self.temperature, pairs=pairs, groups=groups, there=there)
-        return {"contrastive": term}
+        return contrastive(e, self.temperature, pairs=pairs, groups=groups, there=there)
 
 
 def group_numbers(clips: Clips, labels: Sequence[str]) -> list[int]:
