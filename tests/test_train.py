@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import sonant.train
-from sonant.checkpoint import RecipeFunction, check_same_data, defaults, make
+from sonant.checkpoint import RecipeFunction, check_same_data, check_same_start, defaults, make
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
@@ -449,6 +449,17 @@ def test_refining_an_alignment_is_training_the_whole(trained: Path, tmp_path: Pa
     assert weights(tmp_path / "refine") == weights(trained)
     with pytest.raises(UsageError, match="initial: other weights to begin with"):
         run(tmp_path / "refine", align_epochs=0, initial=trained / "refine.safetensors")
+
+
+def test_doing_again_begins_with_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    first = trained / "align.safetensors"
+    run(tmp_path, align_epochs=0, refine_epochs=0, initial=first)
+    check_same_start(tmp_path, first)
+    check_same_start(trained, None)
+    with pytest.raises(UsageError, match="began with weights of SHA-256 [0-9a-f]{64}"):
+        check_same_start(tmp_path, None)
+    with pytest.raises(UsageError, match="began without others' weights"):
+        check_same_start(trained, first)
 
 
 def test_only_towers_that_fit_are_begun_with(trained: Path, tmp_path: Path) -> None:

@@ -283,6 +283,18 @@ def check_same_data(run: Path, clips: Clips) -> None:
         raise UsageError(f"{run}: was trained on other data:\n  " + "\n  ".join(differing))
 
 
+def check_same_start(run: Path, initial: Path | None) -> None:
+    """Refuse weights to begin with that are not those a recorded run began with.
+
+    Raises:
+        UsageError: they are others, or missing, or the run began without.
+    """
+    there = read_record(run).get("initial")
+    if there != (None if initial is None else file_digest(initial)):
+        said = f"with weights of SHA-256 {there}" if there else "without others' weights"
+        raise UsageError(f"{run}: began {said}; `--initial` names those, or nothing")
+
+
 def read_run(run: Path) -> Recipe:
     """A run's recipe, its method as initialised.
 

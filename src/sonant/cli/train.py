@@ -25,6 +25,7 @@ def train_again(
     out: Out,
     *,
     split: str = "train",
+    initial: Path | None = None,
     workers: int = 2,
     cache: bool = True,
 ) -> None:
@@ -35,15 +36,17 @@ def train_again(
         pack: folder of the pack to train on.
         out: folder of the new run.
         split: the clips to train on.
+        initial: the weights that the run began with, if it did.
         workers: processes that decode ahead.
         cache: keep decoded clips in PACK/cache, about 200 kB each for small towers.
     """
-    from sonant.checkpoint import check_same_data, recorded
+    from sonant.checkpoint import check_same_data, check_same_start, recorded
     from sonant.media.pack import Pack
 
     recipe, arguments = recorded(run)
     check_same_data(run, Pack.open(pack).clips.where(split=split, packed=True, quarantined=False))
-    train(recipe, arguments, pack, out, split=split, workers=workers, cache=cache)
+    check_same_start(run, initial)
+    train(recipe, arguments, pack, out, split=split, initial=initial, workers=workers, cache=cache)
 
 
 def train(
