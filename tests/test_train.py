@@ -456,7 +456,7 @@ def test_doing_again_begins_with_the_same_weights(trained: Path, tmp_path: Path)
     run(tmp_path, align_epochs=0, refine_epochs=0, initial=first)
     check_same_start(tmp_path, first)
     check_same_start(trained, None)
-    with pytest.raises(UsageError, match="began with weights of SHA-256 [0-9a-f]{64}"):
+    with pytest.raises(UsageError, match=r"began with weights of SHA-256 [0-9a-f]{64}"):
         check_same_start(tmp_path, None)
     with pytest.raises(UsageError, match="began without others' weights"):
         check_same_start(trained, first)
