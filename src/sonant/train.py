@@ -50,6 +50,7 @@ from sonant.media.text import Tokenizer, train_tokenizer
 from sonant.methods.agreement import agree, agree_small
 from sonant.methods.classify import supervised, supervised_small
 from sonant.methods.cm_acc import cm_acc, cm_acc_small
+from sonant.methods.frozen import mc3_frozen
 from sonant.methods.mc3 import mc3, mc3_small
 from sonant.methods.method import Method, Recipe
 from sonant.methods.pairs import (
@@ -69,6 +70,7 @@ from sonant.types import Batch, Embeddings, Stage
 RECIPES: Mapping[str, RecipeFunction] = {
     "mc3": mc3,
     "mc3-small": mc3_small,
+    "mc3-frozen": mc3_frozen,
     "relational": relational_consensus,
     "relational-small": relational_consensus_small,
     "agree": agree,

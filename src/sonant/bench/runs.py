@@ -116,12 +116,7 @@ def reach(row: Row, draw: Draw, *, split: str) -> Result:
     run, packed = _trained(row, draw)
     clips = Pack.open(packed).clips
     features = embed(
-        run,
-        clips,
-        run / "features.parquet",
-        media=Pack(clips, packed),
-        workers=draw.workers,
-        cache=packed / "cache",
+        run, clips, run / "features.parquet", media=Pack(clips, packed), workers=draw.workers
     )
     path = run / f"{split}.json"
     key = hashlib.sha256(

@@ -126,7 +126,9 @@ def embed(
 
     media = Pack.open(pack)
     show_quarantine(media.clips)
-    features = embed_clips(run, media.clips, out, media=media, batch=batch, workers=workers)
+    features = embed_clips(
+        run, media.clips, out, media=media, batch=batch, workers=workers, cache=pack / "cache"
+    )
     console.print(f"{len(features)} clips embedded in {out}")
 
 

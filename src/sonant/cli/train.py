@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -88,7 +88,8 @@ def _training(recipe: Callable[..., Any]) -> Command:
     ) -> None:
         flat: dict[str, Any] = {}
         for name, value in arguments.items():
-            flat |= vars(value) if is_dataclass(value) else {name: value}
+            group = is_dataclass(value) and not isinstance(value, type)
+            flat |= asdict(value) if group else {name: value}
         train(recipe, flat, pack, run, split=split, initial=initial, workers=workers, cache=cache)
 
     hints = get_type_hints(recipe)

@@ -1,9 +1,8 @@
 """Methods on locked encoders: their vectors are computed once, and only small heads are trained."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -21,9 +20,10 @@ from sonant.encoders.locked import (
 )
 from sonant.errors import at_least
 from sonant.media.text import Tokenizer
-from sonant.methods.mc3 import MC3
+from sonant.methods.mc3 import mc3
 from sonant.methods.method import Method, Precision, Recipe, Tower
-from sonant.types import MODALITIES, Modality, Stage
+from sonant.methods.parts import twin
+from sonant.types import MODALITIES, Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,10 @@ class Frozen:
     seed: int = 0
     """of the weights and the order."""
 
-    @cached_property
-    def locked(self) -> dict[Modality, Locked]:
+    @property
+    def locked(self) -> Mapping[Modality, Locked]:
         """The encoders, on this process's device."""
-        here = device()
-        return {
-            "audio": sound_encoder(self.audio, here),
-            "video": picture_encoder(self.video, here),
-            "text": text_encoder(self.text, here),
-        }
+        return _encoders(self.audio, self.video, self.text, device())
 
     def towers(
         self, tokenizer: Tokenizer, modalities: Iterable[Modality] = MODALITIES
@@ -109,60 +104,25 @@ class Frozen:
         return heard.rate
 
 
-def mc3_frozen(
-    tokenizer: Tokenizer,
-    *,
-    align_epochs: int = 20,
-    refine_epochs: int = 10,
-    consensus_weight: float = 120.0,
-    contrast: bool = True,
-    temperature: float = 0.07,
-    anchor: Modality = "audio",
-    video_exponent: float = 0.5,
-    text_exponent: float = 1.0,
-    audio_exponent: float = 1.0,
-    inverse: Literal["winner", "plain"] = "winner",
-    detach: bool = False,
-    norm: Literal["l1", "l2"] = "l1",
-    align_rate: float = 1e-3,
-    refine_rate: float = 5e-4,
-    parts: Frozen = Frozen(),
-) -> Recipe:
-    """MC3 on locked encoders, whose vectors are computed once: for a laptop.
-
-    Args:
-        tokenizer: of the training narrations; the locked encoder has its own.
-        align_epochs: with the contrastive term only.
-        refine_epochs: with the consensus term beside it.
-        consensus_weight: of the consensus term; the paper's is 1. With 0 there is no consensus.
-        contrast: keep the contrastive term when refining.
-        temperature: τ; the paper gives none.
-        anchor: the modality that the others are compared with.
-        video_exponent: α of video, the paper's.
-        text_exponent: α of narration, the paper's.
-        audio_exponent: α of audio where another modality is the anchor.
-        inverse: how consensus undoes the exponents; see `sonant.objectives.consensus`.
-        detach: hold the consensus fixed in the gradient.
-        norm: distance to the consensus, or its square ("l2").
-        align_rate: peak learning rate when aligning.
-        refine_rate: peak learning rate when refining.
-        parts: encoders, heads, views and optimisation.
-    """
-    exponents: dict[Modality, float] = {
-        "audio": audio_exponent,
-        "video": video_exponent,
-        "text": text_exponent,
+@lru_cache(maxsize=1)
+def _encoders(audio: str, video: str, text: str, here: torch.device) -> Mapping[Modality, Locked]:
+    """Loaded once for the heads and the views of a recipe, and for the next recipe on the same."""
+    return {
+        "audio": sound_encoder(audio, here),
+        "video": picture_encoder(video, here),
+        "text": text_encoder(text, here),
     }
-    method = MC3(
-        parts.towers(tokenizer),
-        (Stage("align", align_epochs), Stage("refine", refine_epochs)),
-        temperature=temperature,
-        anchor=anchor,
-        exponents=exponents,
-        weight=consensus_weight,
-        contrast=contrast,
-        inverse=inverse,
-        detach=detach,
-        norm=norm,
-    )
-    return parts.recipe(tokenizer, method, (align_rate, refine_rate))
+
+
+mc3_frozen = twin(
+    mc3,
+    f"{__name__}:mc3_frozen",
+    "MC3 on locked encoders, whose vectors are computed once: for a laptop.",
+    align_epochs=20,
+    refine_epochs=10,
+    consensus_weight=120.0,
+    temperature=0.07,
+    align_rate=1e-3,
+    refine_rate=5e-4,
+    parts=Frozen(),
+)

@@ -224,30 +224,34 @@ class Paper:
         return "\n".join(reports)
 
 
-def small(
-    recipe: Callable[..., Recipe], about: str, parts: Small = Small(), **defaults: Any
+def small(recipe: Callable[..., Recipe], about: str, **defaults: Any) -> Callable[..., Recipe]:
+    """A recipe's `twin` with small towers, in the same module and named after it."""
+    name = f"{recipe.__module__}:{recipe.__name__}_small"
+    return twin(recipe, name, about, parts=Small(), **defaults)
+
+
+def twin(
+    recipe: Callable[..., Recipe], name: str, about: str, **defaults: Any
 ) -> Callable[..., Recipe]:
-    """A recipe's twin with small towers: the same arguments with other defaults.
+    """The same recipe with other defaults.
 
     Args:
-        recipe: whose `parts` are another size of towers.
-        about: the first line of the twin's help.
-        parts: the twin's.
-        defaults: of the arguments that differ.
+        recipe: the function.
+        name: module:function, where the twin stands.
+        about: the first line of its help.
+        defaults: of the arguments that differ, `parts` among them.
     """
 
-    def twin(tokenizer: Tokenizer, **arguments: Any) -> Recipe:
-        return recipe(tokenizer, **({"parts": parts} | defaults | arguments))
+    def made(tokenizer: Tokenizer, **arguments: Any) -> Recipe:
+        return recipe(tokenizer, **(defaults | arguments))
 
     signature = inspect.signature(recipe)
-    new = {"parts": parts} | defaults
-    twin.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            p.replace(default=new.get(p.name, p.default)) for p in signature.parameters.values()
-        ]
-    )
-    twin.__annotations__ = recipe.__annotations__
-    twin.__doc__ = re.sub(r"\A.*", about, inspect.getdoc(recipe) or "")
-    twin.__name__ = twin.__qualname__ = f"{recipe.__name__}_small"
-    twin.__module__ = recipe.__module__
-    return twin
+    parameters = [
+        p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()
+    ]
+    made.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    made.__annotations__ = recipe.__annotations__
+    made.__doc__ = re.sub(r"\A.*", about, inspect.getdoc(recipe) or "")
+    made.__module__, _, made.__qualname__ = name.partition(":")
+    made.__name__ = made.__qualname__
+    return made
