@@ -61,7 +61,8 @@ def test_rows_are_what_their_recipes_take_and_have_folders_of_their_own() -> Non
 
 
 def test_all_rows_of_the_tables_are_trained_for_as_long() -> None:
-    for row in [row for row in [*ROWS, *CONTROLS] if row.name != "untrained"]:
+    shorter = ("untrained", "aligned only")
+    for row in [row for row in [*ROWS, *CONTROLS] if row.name not in shorter]:
         epochs = 0
         for part in (row, row.after):
             if part is not None:
