@@ -41,6 +41,7 @@ science: setup ## the world meets its demands (about half an hour on two cores)
 bench: setup ## speed, as ratios within one run
 	$(BIN)/python benchmarks/pack.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/step.py
 
 docs: setup ## write docs/commands.md from the commands' own help
