@@ -74,6 +74,25 @@ def test_two_passes_are_one(made: Any, chunk: int) -> None:
         torch.testing.assert_close(parts[name], x, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("made", [mc3, relating, supervised])
+def test_two_passes_in_bf16_are_near_one(made: Any) -> None:
+    """What is not a tower runs under the same autocast."""
+    found = []
+    for chunk in (0, 3):
+        method = made()
+        inputs = {m: torch.linspace(-1, 1, CLIPS * 6).reshape(CLIPS, 6) for m in MODALITIES}
+        batch = Batch(torch.arange(CLIPS), inputs)
+        if chunk:
+            terms = backward(method, batch, REFINE, chunk=3, seed=0, autocast=torch.bfloat16)
+        else:
+            with torch.autocast("cpu", torch.bfloat16):
+                terms = method(batch, REFINE)
+            torch.stack(list(terms.values())).sum().backward()
+        moved = [p.grad.flatten() for p in method.parameters() if p.grad is not None]
+        found.append(torch.cat([torch.stack(list(terms.values())).detach(), *moved]))
+    torch.testing.assert_close(found[1], found[0], rtol=0.05, atol=0.05)
+
+
 def test_both_passes_drop_the_same() -> None:
     """With dropout the loss is that of the embeddings that the gradient goes back through."""
     method = mc3().double()

@@ -47,7 +47,9 @@ def backward(
     with torch.no_grad():
         made = {m: torch.cat([outputs(m, first) for first in firsts]) for m in modalities}
     leaves = {m: x.requires_grad_() for m, x in made.items()}
-    with _without_towers(method):
+    device = batch.index.device.type
+    mixed = torch.autocast(device, autocast, enabled=autocast != torch.float32)
+    with _without_towers(method), mixed:
         terms: dict[str, Tensor] = method(Batch(batch.index, leaves, batch.there), stage)
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     for modality, x in leaves.items():

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sonant.errors import SonantError
 from sonant.files import why
-from sonant.types import Embeddings
+from sonant.types import Embeddings, Modality
 
 Line = dict[str, Any]
 
@@ -109,20 +109,28 @@ class Log:
             raise SonantError(f"{self._path}: cannot be written: {why(error)}") from error
 
 
-def agreement(e: Embeddings) -> Line:
+def agreement(e: Embeddings, there: Mapping[Modality, Tensor] | None = None) -> Line:
     """How embeddings of a batch lie: what to watch for collapse.
 
     `cosine` holds for each pair of modalities the mean cosine of clips with themselves, `others`
-    that of clips with other clips, and `rank` each modality's effective rank.
+    that of clips with other clips, and `rank` each modality's effective rank; each of the clips
+    that have what it is about.
+
+    Args:
+        e: unit rows for each modality.
+        there: for modalities that some clips lack, which clips have them, bool [clips].
     """
-    pairs = list(combinations(e, 2))
-    cosines = {f"{i}-{j}": (e[i] @ e[j].T).cpu() for i, j in pairs}
-    n = len(next(iter(e.values())))
-    off = ~torch.eye(n, dtype=torch.bool)
+    everyone = torch.ones(len(next(iter(e.values()))), dtype=torch.bool)
+    has = {m: (there or {}).get(m, everyone).cpu() for m in e}
+    cosines = {}
+    for i, j in combinations(e, 2):
+        both = has[i] & has[j]
+        cosines[f"{i}-{j}"] = e[i].cpu()[both] @ e[j].cpu()[both].T
+    others = {pair: c[~torch.eye(len(c), dtype=torch.bool)] for pair, c in cosines.items()}
     return {
-        "cosine": {pair: _round(c.diagonal().mean()) for pair, c in cosines.items()},
-        "others": {pair: _round(c[off].mean()) for pair, c in cosines.items() if n > 1},
-        "rank": {m: _round(effective_rank(x)) for m, x in e.items()},
+        "cosine": {pair: _round(c.diagonal().mean()) for pair, c in cosines.items() if len(c)},
+        "others": {pair: _round(c.mean()) for pair, c in others.items() if len(c)},
+        "rank": {m: _round(effective_rank(x.cpu()[has[m]])) for m, x in e.items() if has[m].any()},
     }
 
 

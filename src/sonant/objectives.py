@@ -322,6 +322,45 @@ def cross_correlation(
     return ((1 - c[diagonal]) ** 2).sum() + off_diagonal * (c[~diagonal] ** 2).sum()
 
 
+def negative_cosine(
+    p: Float[Tensor, "clips width"], z: Float[Tensor, "clips width"]
+) -> Float[Tensor, ""]:
+    """Predict each row's partner: the mean of -cos(p, z), whose gradient by z is not taken.
+
+    SimSiam's distance (Chen and He 2021, eq. 1, with the stopped gradient of eq. 3). BYOL's (Grill
+    et al. 2020, eq. 2) is 2 + 2 of it.
+    """
+    with torch.autocast(p.device.type, enabled=False):
+        return -F.cosine_similarity(p, z.detach(), dim=1).mean()
+
+
+def key_nce(
+    queries: Float[Tensor, "clips width"],
+    keys: Float[Tensor, "clips width"],
+    others: Float[Tensor, "others width"],
+    temperature: float,
+    *,
+    leave: Bool[Tensor, "clips others"] | None = None,
+) -> Float[Tensor, ""]:
+    """Tell each query's own key from other keys (MoCo; He et al. 2020, eq. 1).
+
+    -log exp(q·k / τ) / (exp(q·k / τ) + Σ_o exp(q·o / τ)), a mean over queries. Rows are taken as
+    they come: unit length is the caller's. Without others it is 0.
+
+    Args:
+        queries: those that ask.
+        keys: row i is query i's.
+        others: what it is to be told from, such as a queue or rows of a memory bank.
+        temperature: τ.
+        leave: the others that a query does not meet, such as what the bank holds of its own clip.
+    """
+    met = products(queries, others) / temperature
+    if leave is not None:
+        met = met.masked_fill(leave, -torch.inf)
+    own = (queries * keys).sum(1, keepdim=True) / temperature
+    return -torch.cat([own, met], 1).log_softmax(1)[:, 0].mean()
+
+
 def _unit_columns(x: Float[Tensor, "clips width"], centred: bool) -> Float[Tensor, "clips width"]:
     """Columns of length 1, or of zeros where all that is there is rounding."""
     rounding = _ROUNDING * torch.finfo(x.dtype).eps * x.detach().norm(dim=0)

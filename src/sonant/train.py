@@ -143,7 +143,7 @@ def train(
         there = _read_record(run)
         tokenizer = Tokenizer.read(run / "tokenizer.json") if there else None
         made = make(recipe, tokenizer or _tokenizer(clips, recipe, arguments), arguments)
-        record = _record(recipe, arguments, made, clips, initial)
+        record = _record(recipe, arguments, made, clips, initial, there)
         if there:
             _compare(there, record, run)
         if there and done(run, made.method):
@@ -185,11 +185,12 @@ def _tokenizer(clips: Clips, recipe: RecipeFunction, arguments: Mapping[str, Any
 
 def _begin(made: Recipe, initial: Path | None) -> str:
     """Fill a new run's method; returns what was taken from where, in words."""
-    said = made.initialise() if made.initialise else ""
+    said = [made.initialise()] if made.initialise else []
     if initial is not None:
         load_towers(made.method, initial)
-        said += f"towers of {initial}"
-    return said
+        said.append(f"towers of {initial}")
+    made.method.started()
+    return "\n".join(said)
 
 
 def _record(
@@ -198,11 +199,15 @@ def _record(
     made: Recipe,
     clips: Clips,
     initial: Path | None,
+    there: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """What a run is; weights that it began with and that are gone since are taken for the same."""
+    gone = initial is not None and bool(there) and not initial.is_file()
+    began = there.get("initial") if gone else initial and file_digest(initial)
     record = {
         "recipe": f"{recipe.__module__}:{recipe.__qualname__}",
         "arguments": defaults(recipe) | dict(arguments),
-        "initial": None if initial is None else file_digest(initial),
+        "initial": began,
         **data_record(clips, made.method.labels),
         "precision": made.precision,
         "version": __version__,
@@ -382,9 +387,7 @@ class _Run:
         bad = [name for name, term in terms.items() if not term.detach().isfinite()]
         if not float(largest(torch.tensor(float(bool(bad)), device=batch.index.device))):
             return
-        with torch.no_grad():
-            rows = [~x.isfinite().all(1) for x in self.method.embed(batch).values()]
-        guilty = torch.stack(rows).any(0).cpu().numpy()
+        guilty = self._guilty(batch)
         index = batch.index.cpu().numpy()
         ids = list(self.examples.ids[index[guilty] if guilty.any() else index])
         which = (
@@ -398,11 +401,24 @@ class _Run:
             + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         )
 
+    def _guilty(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which clips have embeddings that are not finite."""
+        found = []
+        size = self.made.chunk or len(batch.index)
+        for first in range(0, len(batch.index), size):
+            part = batch.part(slice(first, first + size))
+            with torch.no_grad():
+                e = self.method.embed(part)
+            bad = {m: ~x.isfinite().all(1) for m, x in e.items()}
+            found.append(torch.stack([x & part.there.get(m, x) for m, x in bad.items()]).any(0))
+        return torch.cat(found).cpu().numpy()
+
     def _look(self, batch: Batch, step: int) -> Line:
         if rank() or step % AGREEMENT_EVERY:
             return {}
+        seen = batch.part(slice(self.made.chunk or None))
         with torch.no_grad(), _evaluating(self.method):
-            return agreement(self.method.embed(batch))
+            return agreement(self.method.embed(seen), seen.there)
 
     def _tell(self, line: Line, stage: Stage, step: int, steps: int) -> None:
         now = time.perf_counter()

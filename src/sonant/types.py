@@ -44,6 +44,12 @@ class Batch:
     """Booleans [n]: which clips have a modality. All have one that is no key; the inputs of a clip
     without are zeros, and nothing may depend on them."""
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the clips."""
+        inputs = {modality: x[rows] for modality, x in self.inputs.items()}
+        there = {modality: x[rows] for modality, x in self.there.items()}
+        return Batch(self.index[rows], inputs, there)
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

@@ -39,6 +39,14 @@ def test_differences_are_of_the_same_run() -> None:
     assert found.lines == (("a less b", "+.075 (+.050, +.100)", "–"),)
 
 
+def test_a_run_that_lacks_a_figure_is_left_out_of_its_pair() -> None:
+    ours = [{"AV raw": {}}, *OURS]
+    theirs = [{"AV raw": {"roc_auc": 0.1}}, *THEIRS]
+    found = differences("", "", {"a": ours, "b": theirs}, [("a", "b")], [AV])
+    assert found.lines == (("a less b", "+.075 (–, +.050, +.100)"),)
+    assert table("", "", {"a": ours}, [AV]).lines[0] == ("a", ".650 ± .071 (2 runs)")
+
+
 def test_the_files_hold_every_number(tmp_path: Path) -> None:
     results = {"a <b>": OURS}
     write(tmp_path, "x", "# Head", [table("T", "about", results, [AV])], results)

@@ -7,6 +7,7 @@ import pytest
 
 from sonant.bench.runs import Draw, Row, reach, world_draws
 from sonant.bench.tables import Column, table
+from sonant.errors import UsageError
 from sonant.methods.mc3 import mc3_small
 from sonant.sources.folder import Window
 
@@ -15,7 +16,7 @@ SMALL = {"batch": 24, "refine_epochs": 0, "align_epochs": 1}
 
 @pytest.mark.golden
 def test_rows_are_reached_once_and_share_what_they_begin_with(tmp_path: Path) -> None:
-    (draw,) = world_draws(tmp_path, runs=1, videos=6, seed=3, workers=0)
+    (draw,) = world_draws(tmp_path, runs=1, videos=6, seed=3, workers=1)
     first = Row("aligned only", mc3_small, SMALL)
     second = Row("MC3", mc3_small, SMALL | {"align_epochs": 0, "refine_epochs": 1}, after=first)
     reached = {row.name: [reach(row, draw, split="train")] for row in (second, first)}
@@ -37,7 +38,10 @@ def test_rows_are_reached_once_and_share_what_they_begin_with(tmp_path: Path) ->
 
 @pytest.mark.golden
 def test_windows_have_packs_of_their_own(tmp_path: Path) -> None:
-    (draw,) = world_draws(tmp_path, runs=1, videos=2, seed=3, workers=0)
+    (draw,) = world_draws(tmp_path, runs=1, videos=2, seed=3, workers=1)
     assert isinstance(draw, Draw)
     packs = {draw.pack(Window(0.5, after)) for after in (0.5, 1.0)}
     assert {path.name for path in packs} == {"pack-0.5-0.5", "pack-0.5-1"}
+    (other,) = world_draws(tmp_path, runs=1, videos=3, seed=3, workers=1)
+    with pytest.raises(UsageError, match="is of world-1, 2 videos, seed 3, not of world-1, 3 vid"):
+        other.pack(Window())

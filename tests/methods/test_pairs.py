@@ -112,11 +112,14 @@ def test_cm_acc_contrasts_with_the_batch_until_its_dictionary_is_full() -> None:
     for _ in range(2):
         method(clips, Stage("align", 1))
     assert method.entered.tolist() == [12, 3 * N]
-    before = method.keys("video").clone()
+    before, held = method.keys("video").clone(), method.get_buffer("held_video").clone()
     e = method.embed(clips)
     slow = F.normalize(method.slow["video"](clips.inputs["video"]), dim=1)
     positive = (e["audio"] * slow).sum(1, keepdim=True)
-    logits = torch.cat([positive, e["audio"] @ before.T], 1) / 0.07
+    own = clips.index[:, None] == held
+    assert own.any(), "its own old keys are no negatives of a clip"
+    negative = (e["audio"] @ before.T).masked_fill(own, -torch.inf)
+    logits = torch.cat([positive, negative], 1) / 0.07
     wanted = -logits.log_softmax(1)[:, 0].mean()
     torch.testing.assert_close(method(clips, Stage("align", 1))["audio to video"], wanted)
 
@@ -133,6 +136,15 @@ def test_cm_acc_follows_slowly_and_only_in_training() -> None:
     method(clips, Stage("align", 1))
     assert all(x.equal(state[name]) for name, x in method.state_dict().items())
     assert not any(p.requires_grad for p in method.slow.parameters())
+
+
+def test_cm_accs_slow_towers_begin_with_the_weights_of_the_others() -> None:
+    method = cm_acc()
+    with torch.no_grad():
+        method.towers["audio"].head.bias += 1
+    method.started()
+    fast, slow = (t["audio"].state_dict() for t in (method.towers, method.slow))
+    assert all(slow[name].equal(x) for name, x in fast.items())
 
 
 def test_cm_acc_goes_on_from_its_state() -> None:

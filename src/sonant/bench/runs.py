@@ -17,12 +17,13 @@ from sonant import __version__
 from sonant.checkpoint import RecipeFunction, read_run, weights_path
 from sonant.clips import Clips
 from sonant.embed import embed
+from sonant.errors import UsageError
 from sonant.features import Features
 from sonant.files import replacing
 from sonant.media.pack import Pack, pack
 from sonant.metrics.collapse import effective_rank, mean_other_cosine
 from sonant.sources.folder import Window, folder
-from sonant.sources.world import world
+from sonant.sources.world import laws, world
 from sonant.tasks.discovery import discovery
 from sonant.tasks.retrieval import retrieval
 from sonant.train import train
@@ -31,6 +32,8 @@ Result = dict[str, dict[str, float]]
 """What a row reached: `AV raw` and the like to areas, `V>A` and the like to measures, `rank` and
 `others` to modalities."""
 
+JUDGE = 1
+"""Version of `judge`: what another has found is found again."""
 RESAMPLES = 2
 """Of the bootstrap over videos: intervals of one run are not shown, runs are compared instead."""
 
@@ -64,13 +67,24 @@ class Draw:
     packs: Path
     clips: Callable[[Window], Clips]
     """The clip table of a window."""
+    about: str
+    """What the clips are drawn from, in words; packs of anything else are not taken for them."""
     workers: int
 
     def pack(self, window: Window) -> Path:
-        """Folder of the packed clips of a window; they are packed if they are not yet."""
+        """Folder of the packed clips of a window; they are packed if they are not yet.
+
+        Raises:
+            UsageError: the folder is there and holds clips of something else.
+        """
         out = self.packs / f"pack-{window.before:g}-{window.after:g}"
-        if not (out / "clips.parquet").is_file():
+        note = out / "drawn-from.txt"
+        if not note.is_file():
             pack(self.clips(window), out, workers=self.workers)
+            with replacing(note) as partial:
+                partial.write_text(self.about + "\n", encoding="utf-8")
+        if (there := note.read_text(encoding="utf-8").strip()) != self.about:
+            raise UsageError(f"{out}: is of {there}, not of {self.about}; give another folder")
         return out
 
 
@@ -92,15 +106,21 @@ def world_draws(out: Path, *, runs: int, videos: int, seed: int, workers: int) -
                 workers=workers,
             )
 
-        return Draw(here / "rows", seed, here, clips, workers)
+        about = f"{laws.NAME}, {videos} videos, seed {seed}"
+        return Draw(here / "rows", seed, here, clips, about, workers)
 
     return [draw(seed + number) for number in range(runs)]
 
 
 def table_draws(out: Path, table: Path, *, runs: int, seed: int, workers: int) -> list[Draw]:
-    """The clips of one table for every run, which differ in their seed alone."""
+    """The clips of one table for every run, which differ in their seed alone.
+
+    The table's clips are what they are: no other window can be asked for.
+    """
+    clips = Clips.read(table)
+    about = f"clips {clips.digest()}"
     return [
-        Draw(out / f"run-{seed + n}" / "rows", seed + n, out, lambda _: Clips.read(table), workers)
+        Draw(out / f"run-{seed + n}" / "rows", seed + n, out, lambda _: clips, about, workers)
         for n in range(runs)
     ]
 
@@ -120,7 +140,7 @@ def reach(row: Row, draw: Draw, *, split: str) -> Result:
     )
     path = run / f"{split}.json"
     key = hashlib.sha256(
-        repr((__version__, split, features.run.rpartition("@")[2], features.data)).encode()
+        repr((__version__, JUDGE, split, features.run.rpartition("@")[2], features.data)).encode()
     ).hexdigest()
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -147,6 +167,7 @@ def judge(features: Features, clips: Clips, split: str) -> Result:
     here = features.of_clips(clips.where(split=split, quarantined=False).column("id"))
     spaces = {modality: here.matrix(modality) for modality in here.modalities}
     spaces = {modality: x[np.isfinite(x).all(1)] for modality, x in spaces.items()}
+    spaces = {modality: x for modality, x in spaces.items() if len(x) > 1}
     reached["rank"] = {modality: effective_rank(x) for modality, x in spaces.items()}
     reached["others"] = {modality: mean_other_cosine(x) for modality, x in spaces.items()}
     return reached
@@ -165,14 +186,17 @@ def _trained(row: Row, draw: Draw) -> tuple[Path, Path]:
         initial = weights_path(before, read_run(before).method.stages[0])
     packed, run = draw.pack(row.window), draw.folder / row.folder
     clips = Pack.open(packed).clips.where(split="train", packed=True, quarantined=False)
-    train(
-        row.recipe,
-        {**row.arguments, "seed": draw.seed},
-        clips,
-        run,
-        media=Pack(clips, packed),
-        initial=initial,
-        workers=draw.workers,
-        cache=packed / "cache",
-    )
+    try:
+        train(
+            row.recipe,
+            {**row.arguments, "seed": draw.seed},
+            clips,
+            run,
+            media=Pack(clips, packed),
+            initial=initial,
+            workers=draw.workers,
+            cache=packed / "cache",
+        )
+    except UsageError as error:
+        raise UsageError(f"row {row.name!r}: {error}") from error
     return run, packed

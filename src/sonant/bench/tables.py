@@ -30,12 +30,14 @@ class Column:
     percent: bool = False
 
     def values(self, results: Sequence[Result]) -> list[float]:
-        """One for each run that has it."""
+        """One for each run, NaN where it has none."""
         found = [result.get(self.of, {}).get(self.measure, math.nan) for result in results]
-        return [100 * x if self.percent else x for x in found if math.isfinite(x)]
+        return [100 * x if self.percent else x for x in found]
 
     def shown(self, x: float, *, sign: bool = False) -> str:
-        """With as many digits as the papers show."""
+        """With as many digits as the papers show; a dash for NaN."""
+        if math.isnan(x):
+            return "–"
         digits = 1 if self.percent or abs(x) >= 10 else 3
         text = f"{x:{'+' if sign else ''}.{digits}f}".replace("-", "−")
         return text if self.percent else text.replace("0.", ".", 1) if abs(x) < 1 else text
@@ -122,9 +124,10 @@ def differences(
         line = [f"{first} less {second}"]
         for column in columns:
             ours, theirs = column.values(results[first]), column.values(results[second])
-            found = [x - y for x, y in zip(ours, theirs, strict=False)]
-            runs = ", ".join(column.shown(x, sign=True) for x in found)
-            several = f" ({runs})" if len(found) > 1 else ""
+            every = [x - y for x, y in zip(ours, theirs, strict=True)]
+            found = [x for x in every if math.isfinite(x)]
+            runs = ", ".join(column.shown(x, sign=True) for x in every)
+            several = f" ({runs})" if len(every) > 1 else ""
             line.append(column.shown(mean(found), sign=True) + several if found else "–")
         lines.append(tuple(line))
     return Table(title, about, ("", *(column.title for column in columns)), tuple(lines))
@@ -144,11 +147,12 @@ def write(out: Path, name: str, head: str, tables: Sequence[Table], results: Res
 
 
 def _spread(column: Column, reached: Sequence[Result]) -> str:
-    values = column.values(reached)
+    values = [x for x in column.values(reached) if math.isfinite(x)]
     if not values:
         return "–"
     said = column.shown(mean(values))
-    return f"{said} ± {column.shown(stdev(values))}" if len(values) > 1 else said
+    said = f"{said} ± {column.shown(stdev(values))}" if len(values) > 1 else said
+    return said if len(values) == len(reached) else f"{said} ({len(values)} runs)"
 
 
 def _csv(results: Results) -> str:

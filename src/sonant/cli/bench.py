@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from sonant.cli.arguments import Command, Out, console
+from sonant.cli.arguments import Command, console
+from sonant.errors import UsageError, at_least
 
 WIDEST = 9
 """Columns of a table that a terminal has room for; all are in the files."""
 
 
 def bench_mc3(
-    out: Out,
     *,
     world: Literal["world-1"] = "world-1",
     clips: Path | None = None,
+    out: Path = Path("bench/mc3"),
     runs: int = 3,
     ablation_runs: int = 1,
     videos: int = 460,
@@ -30,9 +31,9 @@ def bench_mc3(
     larger one adds to a smaller one.
 
     Args:
+        world: the narrated world; each run has a draw of its own.
+        clips: a clip table instead, such as one of Ego4D, whose runs differ in their seed alone.
         out: folder for the draws, the rows and the tables mc3.md, mc3.html and mc3.csv.
-        world: the narrated world to draw from; each run has a draw of its own.
-        clips: a clip table instead, such as one of Ego4D; its runs differ in their seed alone.
         runs: paired runs of every row of the tables.
         ablation_runs: of these, those that the ablations get, too.
         videos: of a draw of the world; 460 give about 12,000 training clips.
@@ -42,16 +43,27 @@ def bench_mc3(
     """
     from sonant.bench.mc3 import bench
     from sonant.bench.runs import table_draws, world_draws
+    from sonant.sources.world import laws
 
+    assert world == laws.NAME
+    at_least(1, runs=runs)
+    if not 0 <= ablation_runs <= runs:
+        raise UsageError(f"of {runs} runs, {ablation_runs} cannot get the ablations")
     draws = (
         world_draws(out, runs=runs, videos=videos, seed=seed, workers=workers)
         if clips is None
         else table_draws(out, clips, runs=runs, seed=seed, workers=workers)
     )
-    tables = bench(out, draws, ablation_draws=draws[:ablation_runs], split=split)
+    tables = bench(
+        out,
+        draws,
+        ablation_draws=draws[:ablation_runs],
+        durations=clips is None,
+        split=split,
+    )
     for table in (table for table in tables if len(table.heads) <= WIDEST):
         console.print(table.shown())
-    console.print(f"open {out / 'mc3.html'}")
+    console.print(f"all of them: {out}")
 
 
 BENCH: Mapping[str, Command] = {"mc3": bench_mc3}

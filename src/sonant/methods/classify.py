@@ -48,6 +48,8 @@ class Supervised(Method):
         auxiliary_weight: float,
     ) -> None:
         super().__init__(towers, stages)
+        if not towers:
+            raise UsageError("a supervised head wants at least one modality to predict from")
         if len({label, *auxiliary}) != 1 + len(auxiliary):
             raise UsageError(
                 f"labels to learn are named once each, not {', '.join((label, *auxiliary))}"

@@ -18,7 +18,7 @@ from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Recipe, at_least_fp32
 from sonant.methods.parts import Paper, Parts, small
-from sonant.objectives import products
+from sonant.objectives import key_nce, products
 from sonant.types import Batch, Modality, Stage
 
 OTHER: Mapping[Modality, Modality] = {"audio": "video", "video": "audio"}
@@ -30,7 +30,7 @@ class CMACC(Method):
     Each step: the momentum towers embed the batch; the keys join a pool of the last batches'; as
     many of the pool as `enqueue` enter the dictionary of `keys`, the oldest leave. All ranks hold
     the same dictionary, pool and momentum towers, which is that of one process: clips enter the
-    pool in the order of the table.
+    pool in the order of the table. A clip never meets an old key of its own as a negative.
 
     Args:
         towers: of audio and video.
@@ -74,44 +74,52 @@ class CMACC(Method):
         self.slow = deepcopy(self.towers).requires_grad_(False)
         for modality in OTHER:
             self.register_buffer(f"keys_{modality}", torch.zeros(keys, width))
+            self.register_buffer(f"held_{modality}", torch.zeros(keys, dtype=torch.int64))
             self.register_buffer(f"pool_{modality}", torch.zeros(pool, width))
+        self.register_buffer("pooled", torch.zeros(pool, dtype=torch.int64))
         self.register_buffer("entered", torch.zeros(2, dtype=torch.int64))
         self.entered: Tensor
+
+    def started(self) -> None:
+        """The slow towers begin where the others do."""
+        self.slow.load_state_dict(self.towers.state_dict())
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Cross-modal InfoNCE against the dictionary, both ways, and the step of the dictionary."""
         queries = {m: gather(x) for m, x in self.embed(batch).items()}
+        clips = gather(batch.index)
         with torch.no_grad():
             if self.training:
                 self._follow()
             keys = {m: gather(x) for m, x in self._slow_rows(batch).items()}
-            known = min(int(self.entered[0]), len(self.keys("audio")))
-            beside = {m: self.keys(m)[:known].clone() for m in OTHER}
         terms = {
-            f"{m} to {OTHER[m]}": self._contrast(queries[m], keys[OTHER[m]], beside[OTHER[m]])
+            f"{m} to {OTHER[m]}": self._contrast(queries[m], keys[OTHER[m]], clips, OTHER[m])
             for m in OTHER
         }
         if self.training:
             with torch.no_grad():
-                order = gather(batch.index).argsort()
-                self._renew({m: rows[order] for m, rows in keys.items()})
+                order = clips.argsort()
+                self._renew({m: rows[order] for m, rows in keys.items()}, clips[order])
         return terms
 
     def keys(self, modality: Modality) -> Float[Tensor, "keys width"]:
         """The dictionary of a modality; its first rows only, until it is full."""
         return self.get_buffer(f"keys_{modality}")
 
-    def _contrast(self, queries: Tensor, keys: Tensor, beside: Tensor) -> Float[Tensor, ""]:
-        """-log exp(q·k+ / τ) / (exp(q·k+ / τ) + Σ_d exp(q·d / τ)), a mean (Ma et al., eq. 2)."""
-        dictionary = self.get_buffer("keys_audio")
-        own = products(queries, keys) / self.temperature
-        partner = own.diagonal()[:, None]
-        logits = [partner, products(queries, beside) / self.temperature]
-        if len(beside) < len(dictionary):
-            itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
-            logits.append(own.masked_fill(itself, -torch.inf))
-        first = torch.zeros(len(own), dtype=torch.int64, device=own.device)
-        return F.cross_entropy(torch.cat(logits, 1), first)
+    def _contrast(
+        self, queries: Tensor, keys: Tensor, clips: Tensor, other: Modality
+    ) -> Float[Tensor, ""]:
+        """Tell a clip's key from the dictionary's (Ma et al., eq. 2), never from its own old ones.
+
+        The batch's other keys stand beside the dictionary until it is full.
+        """
+        size = len(self.keys(other))
+        known = min(int(self.entered[0]), size)
+        others, held = self.keys(other)[:known].clone(), self.get_buffer(f"held_{other}")[:known]
+        if known < size:
+            others, held = torch.cat([others, keys]), torch.cat([held, clips])
+        own = clips[:, None] == held
+        return key_nce(queries, keys, others, self.temperature, leave=own)
 
     def _follow(self) -> None:
         for slow, fast in zip(self.slow.parameters(), self.towers.parameters(), strict=True):
@@ -121,27 +129,28 @@ class CMACC(Method):
         rows = {m: self.slow[m](batch.inputs[m]) for m in OTHER}
         return {m: F.normalize(at_least_fp32(x), dim=1) for m, x in rows.items()}
 
-    def _renew(self, keys: Mapping[Modality, Tensor]) -> None:
+    def _renew(self, keys: Mapping[Modality, Tensor], clips: Tensor) -> None:
         """Let the batch into the pool, and the most telling of the pool into the dictionary."""
         entered, pooled = (int(x) for x in self.entered)
-        n = len(keys["audio"])
-        size = len(self.get_buffer("pool_audio"))
-        device = keys["audio"].device
-        places = (pooled + torch.arange(n, device=device)) % size
+        size, device = len(self.get_buffer("pooled")), clips.device
+        places = (pooled + torch.arange(len(clips), device=device)) % size
+        self.get_buffer("pooled")[places] = clips
         for modality in OTHER:
             self.get_buffer(f"pool_{modality}")[places] = keys[modality]
-        there = min(pooled + n, size)
+        there = min(pooled + len(clips), size)
         random = torch.Generator().manual_seed(entered)
-        places = (entered + torch.arange(self.enqueue, device=device)) % len(self.keys("audio"))
         known = min(entered, len(self.keys("audio")))
         chosen = {}
         for modality, other in OTHER.items():
-            pool, seen = (self.get_buffer(f"pool_{m}")[:there] for m in (modality, other))
+            seen = self.get_buffer(f"pool_{other}")[:there]
             doubt = residuals(products(seen, self.keys(modality)[:known]) / self.temperature)
-            chosen[modality] = pool[spread(doubt, seen, min(self.enqueue, there), random)]
+            chosen[modality] = spread(doubt, seen, min(self.enqueue, there), random)
+        entering = len(chosen["audio"])
+        places = (entered + torch.arange(entering, device=device)) % len(self.keys("audio"))
         for modality, rows in chosen.items():
-            self.keys(modality)[places[: len(rows)]] = rows
-        self.entered += torch.tensor([len(chosen["audio"]), n], device=self.entered.device)
+            self.keys(modality)[places] = self.get_buffer(f"pool_{modality}")[rows]
+            self.get_buffer(f"held_{modality}")[places] = self.get_buffer("pooled")[rows]
+        self.entered += torch.tensor([entering, len(clips)], device=self.entered.device)
 
 
 def residuals(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from sonant.errors import UsageError, above_zero
+from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Recipe
 from sonant.methods.parts import Paper, Parts, small
@@ -51,6 +51,7 @@ class MC3(Method):
     ) -> None:
         super().__init__(towers, stages)
         above_zero(temperature=temperature)
+        at_least(0, **{"weight of consensus": weight})
         if not contrast and not weight:
             raise UsageError(
                 "refining without the contrastive term and without consensus does nothing"

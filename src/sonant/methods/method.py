@@ -72,6 +72,9 @@ class Method(nn.Module):
         checkpoint finds it when the run goes on.
         """
 
+    def started(self) -> None:
+        """Take note that a new run's first weights are in place, others' weights among them."""
+
     def begin(self, stage: Stage, features: Callable[[], Embeddings]) -> None:
         """Prepare for a stage; called before its first step, on every rank alike.
 

@@ -16,10 +16,13 @@ from sonant.encoders.distilbert import DistilBERT
 from sonant.encoders.small import SmallAudio, SmallText, SmallVideo
 from sonant.encoders.timesformer import TimeSformer
 from sonant.encoders.weights import Report, load_ast, load_distilbert, load_timesformer
-from sonant.errors import at_least
+from sonant.errors import UsageError, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Precision, Recipe, Tower
 from sonant.types import MODALITIES, Modality
+
+LONGEST_TEXT = 512
+"""Tokens that DistilBERT has places for."""
 
 
 @runtime_checkable
@@ -159,6 +162,15 @@ class Paper:
     seed: int = 0
     """of the weights, the order and the crops."""
 
+    def __post_init__(self) -> None:
+        if self.text and not self.vocabulary:
+            raise UsageError(
+                f"text weights {self.text} know the word pieces they were trained with: name them "
+                "(`--vocabulary distilbert-base-uncased`, a file or a folder)"
+            )
+        if self.tokens > LONGEST_TEXT:
+            raise UsageError(f"DistilBERT reads {LONGEST_TEXT} tokens at most, not {self.tokens}")
+
     def towers(
         self, tokenizer: Tokenizer, modalities: Iterable[Modality] = MODALITIES
     ) -> dict[Modality, nn.Module]:
@@ -166,6 +178,8 @@ class Paper:
 
         A modality's tower is the same whichever others are wanted.
         """
+        at_least(1, width=self.width, tokens=self.tokens)
+        at_least(0, seed=self.seed)
         again = self.checkpointing
         encoders: dict[Modality, Callable[[], Encoder]] = {
             "audio": lambda: AST(frames=self._views(tokenizer).mel_frames, checkpointing=again),

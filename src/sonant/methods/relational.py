@@ -9,9 +9,9 @@ leaves it free to disagree where the action is silent. docs/relational.md has th
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import torch
 from torch import Tensor, nn
 
+from sonant.distributed import gather
 from sonant.errors import above_zero
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Recipe
@@ -35,7 +35,7 @@ class Relational(Pairs):
         target: the pair whose relations are followed; its first modality stands for sound's rows,
             its second for sight's columns. Others than sound and narration are controls.
         sharpening: factor of the target's products.
-        shuffled: exchange the target's columns between clips, as a control.
+        shuffled: give each clip another's column of the target, as a control.
         contrast: contrast sound with sight when refining, too.
         groups: as in `Pairs`.
 
@@ -73,8 +73,8 @@ class Relational(Pairs):
             rows = having({*self.target, *SOUND_SIGHT}, there)
             x, y = (e[modality][rows] for modality in self.target)
             if self.shuffled:
-                others = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-                y = y[others.to(y.device)]
+                order = gather(batch.index)[rows].argsort()
+                y = y[order.roll(len(order) // 2)][order.argsort()]
             sound, sight = (e[modality][rows] for modality in SOUND_SIGHT)
             followed = self.sharpening * products(x, y)
             found = relational(sound, sight, followed, self.temperature)
@@ -108,7 +108,7 @@ def relational_consensus(
         temperature: τ.
         target: the pair whose relations sound and sight are to follow; others are controls.
         sharpening: factor of the target's products.
-        shuffled: exchange the target's columns between clips, as a control.
+        shuffled: give each clip another's column of the target, as a control.
         contrast: contrast sound with sight when refining, too.
         groups: label columns that together make clips each other's partners (EgoNCE).
         align_rate: peak learning rate when aligning.
