@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from sonant.cli.arguments import Command, Root, console, show_clips, write_clips
 from sonant.clips import Clips
 from sonant.errors import UsageError
+
+if TYPE_CHECKING:
+    from sonant.sources.labelled import Listing
 
 
 def index_folder(
@@ -166,6 +169,205 @@ def index_ego4d(
     write_clips(index.clips, out, made_from=wanted)
 
 
+def index_kinetics(
+    root: Root,
+    *,
+    lists: tuple[Path, ...] = (),
+    videos: Path | None = None,
+    sound: bool = False,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of Kinetics-400, -600 or -700, with its classes and splits.
+
+    Args:
+        root: folder with train.csv, val.csv (or validate.csv) and test.csv, those there are.
+        lists: csv files of DeepMind's or CVDF's, if they are others.
+        videos: folder of the videos, if it is another; files that are absent go to quarantine.
+        sound: put videos without sound into quarantine too.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.kinetics import kinetics
+
+    _index(kinetics(root, lists=lists, videos=videos, sound=sound), out, workers)
+
+
+def index_kinetics_sounds(
+    root: Root,
+    *,
+    classes: str = "ks32",
+    lists: tuple[Path, ...] = (),
+    videos: Path | None = None,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of the classes of Kinetics that are seen and heard.
+
+    Args:
+        root: folder with Kinetics' train.csv, val.csv (or validate.csv) and test.csv.
+        classes: ks34, ks32 or ks31 as published, ks100-open (our own list, since AVCL's was never
+            published), or a text file with a class a line.
+        lists: csv files of DeepMind's or CVDF's, if they are others.
+        videos: folder of the videos, if it is another; files that are absent or have no sound go to
+            quarantine.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.kinetics_sounds import absent, classes_of, kinetics_sounds
+
+    wanted = classes_of(classes)
+    listing = kinetics_sounds(root, classes=wanted, lists=lists, videos=videos)
+    if lacking := absent(listing, wanted):
+        console.print(
+            f"of {len(wanted)} classes, {len(lacking)} are not in the lists: {', '.join(lacking)}"
+        )
+    _index(listing, out, workers)
+
+
+def index_audioset(
+    root: Root,
+    *,
+    lists: tuple[Path, ...] = (),
+    names: Path | None = None,
+    videos: Path | None = None,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of AudioSet, with its labels.
+
+    Args:
+        root: folder with balanced_train_segments.csv, unbalanced_train_segments.csv and
+            eval_segments.csv, those there are.
+        lists: some of them, if they are elsewhere.
+        names: class_labels_indices.csv or ontology.json, if it is elsewhere.
+        videos: folder of the files, video or sound, if it is another; files that are absent go to
+            quarantine.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.audioset import audioset
+
+    _index(audioset(root, lists=lists, names=names, videos=videos), out, workers)
+
+
+def index_ucf101(
+    root: Root,
+    *,
+    split: int | None = None,
+    videos: Path | None = None,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of UCF101, with its classes and three splits.
+
+    Args:
+        root: folder with ucfTrainTestlist, or the files of it.
+        split: the official split, 1 to 3, that becomes the column split; all three are labels.
+        videos: folder of the videos, if it is another; files that are absent go to quarantine.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.ucf101 import ucf101
+
+    _index(ucf101(root, split=split, videos=videos), out, workers)
+
+
+def index_hmdb51(
+    root: Root,
+    *,
+    split: int | None = None,
+    videos: Path | None = None,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of HMDB51, with its classes and three splits.
+
+    Args:
+        root: folder with the lists CLASS_test_split1.txt, at any depth.
+        split: the official split, 1 to 3, that becomes the column split; all three are labels.
+        videos: folder of the videos, if it is another; files that are absent go to quarantine.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.hmdb51 import hmdb51
+
+    _index(hmdb51(root, split=split, videos=videos), out, workers)
+
+
+def index_esc50(
+    root: Root,
+    *,
+    fold: int | None = None,
+    esc10: bool = False,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of ESC-50 or ESC-10, with its classes and five folds.
+
+    Args:
+        root: folder with meta/esc50.csv or esc10.csv, and the sounds.
+        fold: the official fold, 1 to 5, that becomes the split test; the others become train.
+        esc10: only the classes of ESC-10.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.esc50 import esc50
+
+    _index(esc50(root, fold=fold, esc10=esc10), out, workers)
+
+
+def index_dcase2013(
+    root: Root,
+    *,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of the scenes of DCASE 2013, with their classes and split.
+
+    Args:
+        root: folder with scenes_stereo and scenes_stereo_testset somewhere in it.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.dcase2013 import dcase2013
+
+    _index(dcase2013(root), out, workers)
+
+
+def index_kitchen20(
+    root: Root,
+    *,
+    fold: int | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    out: Path = Path("clips.parquet"),
+    workers: int = 2,
+) -> None:
+    """Make the clip table of Kitchen20, dealt into folds by recording, since its own folds leak.
+
+    Args:
+        root: folder with kitchen20.csv and the sounds.
+        fold: the fold, 1 to FOLDS, that becomes the split test; the others become train.
+        folds: how many folds the recordings are dealt into.
+        seed: of the deal.
+        out: the clip table to write; one made from the same files and settings is left alone.
+        workers: processes that look into the files.
+    """
+    from sonant.sources.kitchen20 import kitchen20
+
+    _index(kitchen20(root, fold=fold, folds=folds, seed=seed), out, workers)
+
+
+def _index(listing: Listing, out: Path, workers: int) -> None:
+    wanted = listing.made_from()
+    if Clips.holds(out, wanted):
+        console.print(f"no file has changed since {out} was made; delete it to make it again")
+        show_clips(Clips.read(out), out)
+        return
+    write_clips(listing.clips(workers=workers), out, made_from=wanted)
+
+
 def _show(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table = Table(title=title, title_justify="left", box=None, show_header=False)
     table.add_column("what", no_wrap=True)
@@ -175,4 +377,16 @@ def _show(title: str, rows: Iterable[tuple[str, str]]) -> None:
     console.print(table)
 
 
-INDEX: Mapping[str, Command] = {"folder": index_folder, "world": index_world, "ego4d": index_ego4d}
+INDEX: Mapping[str, Command] = {
+    "folder": index_folder,
+    "world": index_world,
+    "ego4d": index_ego4d,
+    "kinetics": index_kinetics,
+    "kinetics-sounds": index_kinetics_sounds,
+    "audioset": index_audioset,
+    "ucf101": index_ucf101,
+    "hmdb51": index_hmdb51,
+    "esc50": index_esc50,
+    "dcase2013": index_dcase2013,
+    "kitchen20": index_kitchen20,
+}

@@ -314,6 +314,8 @@ def _stamped_at_end(path: Path, audio: AudioStream) -> bool:
     if audio.codec_context.name != "vorbis":
         return False
     with _open(path) as container:
+        if container.format.name == "ogg":
+            return False
         frames = islice(container.decode(container.streams[audio.index]), FIRST_FRAMES)
         try:
             known = [
