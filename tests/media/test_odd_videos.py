@@ -46,7 +46,8 @@ def test_odd_videos(sonant_data, tmp_path):
     for row, clip in enumerate(packed):
         reason = packed.column("quarantine")[row]
         if clip.video in ONE_STREAM:
-            assert reason == f"the file has no {ONE_STREAM[clip.video]} stream"
+            missing = ONE_STREAM[clip.video]
+            assert reason == f"the file has no {missing} stream (packed only with --partial)"
             continue
         request = {"frames": 5, "size": 64, "rate": 16_000}
         try:
@@ -59,6 +60,33 @@ def test_odd_videos(sonant_data, tmp_path):
         sound = np.clip(wanted.samples, -1, 1)
         np.testing.assert_allclose(media.samples, sound, atol=1 / 16384)
     assert set(packed.where(packed=True).column("video")) == GOOD
+
+
+@pytest.mark.data
+def test_with_partial_odd_videos_of_one_stream_are_packed(sonant_data, tmp_path):
+    root = sonant_data / "odd_videos"
+    spans = [(name, start) for name in ONE_STREAM for start in (0.0, 0.1, 1.0, 3.0)]
+    rows = [Clip(f"{name}@{start}", name, start, start + 0.3) for name, start in spans]
+    clips = Clips.of(rows, root=root)
+    packed = pack(clips, tmp_path / "pack", frame_rate=10, short_side=64, partial=True)
+    there = Pack(packed, tmp_path / "pack")
+    for row, clip in enumerate(packed):
+        reason = packed.column("quarantine")[row]
+        try:
+            wanted = read(root / clip.video, clip.start, clip.end, frames=3, size=64, rate=16_000)
+        except MediaError as error:
+            assert error.reason == reason
+            continue
+        media = there.read(row, frames=3)
+        assert (media.samples is None) == (ONE_STREAM[clip.video] == "audio")
+        assert (media.frames is None) == (ONE_STREAM[clip.video] == "video")
+        if media.frame_times is not None:
+            np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
+        if media.samples is not None:
+            np.testing.assert_allclose(
+                media.samples, np.clip(wanted.samples, -1, 1), atol=1 / 16384
+            )
+    assert set(packed.where(packed=True).column("video")) == set(ONE_STREAM)
 
 
 @pytest.mark.data

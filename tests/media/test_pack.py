@@ -68,6 +68,12 @@ def packed(root, tmp_path_factory) -> tuple[Clips, Path]:
     return pack(table(root, *ALL), out, **FORM), out
 
 
+@pytest.fixture(scope="module")
+def partial(root, tmp_path_factory) -> tuple[Clips, Path]:
+    out = tmp_path_factory.mktemp("packs") / "partial"
+    return pack(table(root, *ALL), out, partial=True, **FORM), out
+
+
 def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
@@ -96,8 +102,8 @@ def test_every_bad_clip_has_its_reason(packed):
     past = [reason for reason in reasons["b.webm"] if reason]
     assert past and all("the video ends at 3.0" in reason for reason in past)
     assert reasons["no.mp4"] == {"no such file"}
-    assert reasons["silent.mp4"] == {"the file has no audio stream"}
-    assert reasons["blind.mp4"] == {"the file has no video stream"}
+    assert reasons["silent.mp4"] == {"the file has no audio stream (packed only with --partial)"}
+    assert reasons["blind.mp4"] == {"the file has no video stream (packed only with --partial)"}
     (broken,) = reasons["broken.mp4"]
     assert broken.startswith("not a readable media file")
 
@@ -106,6 +112,101 @@ def test_the_table_on_disk_is_the_one_returned(packed):
     clips, out = packed
     assert Pack.open(out).clips.table.equals(clips.table)
     assert clips.labels == ("verb",)
+
+
+def test_with_partial_a_clip_is_what_read_gives_of_the_streams_there_are(partial, root):
+    clips, out = partial
+    there, packed = Pack(clips, out), set()
+    for row in np.flatnonzero(np.isin(clips.column("video"), ["silent.mp4", "blind.mp4"])):
+        clip, reason = clips[row], clips.column("quarantine")[row]
+        try:
+            wanted = read(root / clip.video, clip.start, clip.end, frames=5, size=48, rate=16_000)
+        except MediaError as error:
+            assert error.reason == reason
+            continue
+        packed.add((clip.video, clip.start))
+        media = there.read(row, frames=5)
+        if clip.video == "silent.mp4":
+            assert media.samples is None and media.samples_start is None
+            np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
+            assert np.abs(media.frames.astype(int) - wanted.frames).mean() < 4  # JPEG
+            assert there.read(row, frames=0).frames is None
+        else:
+            assert media.frames is None and media.frame_times is None
+            np.testing.assert_allclose(media.samples, wanted.samples, atol=1 / 32768)
+            assert media.samples_start == pytest.approx(wanted.samples_start, abs=1e-6)
+    assert packed == {
+        (video, 0.2 + 0.6 * k) for video in ("silent.mp4", "blind.mp4") for k in (0, 1)
+    }
+
+
+def test_partial_changes_nothing_else(partial, packed):
+    (clips, out), (whole, _) = partial, packed
+    rows = ~np.isin(clips.column("video"), ["silent.mp4", "blind.mp4"])
+    for column in ("quarantine", "size", "content"):
+        assert list(clips.column(column)[rows]) == list(whole.column(column)[rows])
+    added = len(clips.where(packed=True)) - len(whole.where(packed=True))
+    assert added == 4
+    assert json.loads((out / "pack.json").read_text())["partial"] is True
+
+
+def test_what_a_clip_lacks_is_not_in_its_shard(partial):
+    clips, out = partial
+    urls = [str(path) for path in sorted(out.glob("*.tar")) if path.stat().st_size > 1024]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
+    assert len(samples) == len(clips.where(packed=True))
+    for sample in samples:
+        about = json.loads(sample["json"])
+        heard, seen = about["video"] != "silent.mp4", about["video"] != "blind.mp4"
+        assert ("wav" in sample, "000.jpg" in sample) == (heard, seen)
+        assert (about["samples_start"] is not None, about["frame_times"] is not None) == (
+            heard,
+            seen,
+        )
+
+
+def test_partial_and_whole_packs_do_not_mix(partial, packed, root):
+    with pytest.raises(UsageError, match="holds a pack with partial False, not True"):
+        pack(table(root, *ALL), packed[1], partial=True, **FORM)
+    with pytest.raises(UsageError, match="holds a pack with partial True, not False"):
+        pack(table(root, *ALL), partial[1], **FORM)
+
+
+def test_a_pack_from_before_partial_is_a_whole_one(film, tmp_path):
+    """Neither its pack.json nor the digest of its shards knows the setting."""
+    film(tmp_path / "a.mp4", seconds=2)
+    film(tmp_path / "mute.mp4", seconds=2, audio=None)
+    clips, out = table(tmp_path, "a.mp4", "mute.mp4", every=2), tmp_path / "pack"
+    before = pack(clips, out, **FORM)
+    about = json.loads((out / "pack.json").read_text())
+    assert about.pop("partial") is False
+    (out / "pack.json").write_text(json.dumps(about))
+    rows = {
+        video: [
+            {"id": f"{video}/{start}", "start": start, "end": start + 1} for start in (0.2, 2.2)
+        ]
+        for video in ("a.mp4", "mute.mp4")
+    }
+    form = {"rate": 16_000, "frame_rate": 5.0, "short_side": 48, "quality": 90}
+    record = json.loads((out / "00000.json").read_text())
+    assert record["digest"] == hashlib.sha256(json.dumps([rows, form]).encode()).hexdigest()
+    written = (out / "00000.tar").stat().st_mtime_ns
+    assert pack(clips, out, **FORM).table.equals(before.table)
+    assert (out / "00000.tar").stat().st_mtime_ns == written
+    with pytest.raises(UsageError, match="holds a pack with partial False, not True"):
+        pack(clips, out, partial=True, **FORM)
+
+
+def test_with_partial_what_is_damaged_or_has_neither_stays_in_quarantine(film, tmp_path):
+    whole = film(tmp_path / "mute.mkv", seconds=3, audio=None).read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "hurt.mkv").write_bytes(whole[:middle] + b"\x55" * 900 + whole[middle + 900 :])
+    (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
+    rows = [Clip(f"{k}", "hurt.mkv", k, k + 1) for k in (0.0, 1.0, 2.0)]
+    clips = Clips.of([*rows, Clip("x", "words.srt", 0, 1)], root=tmp_path)
+    reasons = pack(clips, tmp_path / "pack", partial=True, **FORM).column("quarantine")
+    assert reasons[0] == "" and any("damaged" in reason for reason in reasons[1:3])
+    assert reasons[3] == "it holds neither video nor sound"
 
 
 def test_webdataset_reads_the_shards(packed):
@@ -209,6 +310,19 @@ def test_stretches_without_clips_are_jumped_over(film, tmp_path, name, settings)
         np.testing.assert_allclose(media.samples, wanted.samples, atol=1 / 32768)
         assert np.abs(media.frames.astype(int) - wanted.frames).mean() < 4  # JPEG
     assert [reason.partition(" at 2")[0] for _, reason in found[5:]] == ["the video ends"] * 3
+
+
+def test_with_partial_stretches_of_silent_pictures_are_jumped_over(film, tmp_path):
+    path = film(tmp_path / "a.mp4", seconds=24, size=(64, 32), audio=None, options={"bf": "3"})
+    spans = [sweep.Span(f"{start}", start, start + 1) for start in (0.3, 10.4, 22.1)]
+    form, beats = sweep.Form(16_000, 5, 32, 90, partial=True), []
+    found = list(sweep.sweep(path, "a.mp4", spans, form, lambda: beats.append(1)))
+    with MediaFile(path) as file:
+        assert len(beats) < sum(1 for _ in file.events()) / 2
+    for span, clip in zip(spans, found, strict=True):
+        media = load(clip.to_bytes(), span.id, 5)
+        wanted = read(path, span.start, span.end, frames=5, size=32, rate=16_000)
+        np.testing.assert_array_equal(media.frame_times, wanted.frame_times)
 
 
 def test_a_picture_that_stays_is_stored_once(film, tmp_path):
@@ -492,21 +606,27 @@ pack(Clips.read(table), out, **json.loads(form))
 
 
 @pytest.mark.parametrize(
-    ("sign", "count"), [("pack.json", 1), (".00000.tar.*", 1), ("0*.json", 1), ("0*.json", 3)]
+    ("sign", "count", "kind"),
+    [
+        ("pack.json", 1, "packed"),
+        (".00000.tar.*", 1, "packed"),
+        ("0*.json", 1, "packed"),
+        ("0*.json", 3, "partial"),
+    ],
 )
-def test_a_killed_pack_goes_on_to_the_same_bytes(packed, root, tmp_path, sign, count):
-    wanted, whole = packed
-    out = tmp_path / "pack"
+def test_a_killed_pack_goes_on_to_the_same_bytes(request, root, tmp_path, sign, count, kind):
+    wanted, whole = request.getfixturevalue(kind)
+    out, form = tmp_path / "pack", FORM | {"partial": kind == "partial"}
     table(root, *ALL).write(tmp_path / "clips.parquet")
     command = [sys.executable, "-c", PACK, str(tmp_path / "clips.parquet"), str(out)]
-    process = subprocess.Popen([*command, json.dumps(FORM)], start_new_session=True)
+    process = subprocess.Popen([*command, json.dumps(form)], start_new_session=True)
     while process.poll() is None and len(list(out.glob(sign))) < count:
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for record in out.glob("0*.json"):
         assert record.with_suffix(".tar").read_bytes() == shards(whole)[record.stem + ".tar"]
-    resumed = pack(table(root, *ALL), out, **FORM)
+    resumed = pack(table(root, *ALL), out, **form)
     assert resumed.table.equals(wanted.table)
     assert shards(out) == shards(whole)
     assert not list(out.glob(".*"))

@@ -78,6 +78,7 @@ def pack(
     frame_rate: float = 16.0,
     short_side: int = 112,
     rate: int = 16000,
+    partial: bool = False,
     workers: int = 2,
 ) -> None:
     """Decode every video once and write its clips to shards that training can read at random.
@@ -88,6 +89,7 @@ def pack(
         frame_rate: frames kept a second.
         short_side: pixels of the frames' shorter side.
         rate: samples a second of the kept sound, in hertz.
+        partial: pack clips of files that have sound alone or pictures alone too, without the other.
         workers: processes.
     """
     from sonant.media.pack import pack as pack_clips
@@ -98,6 +100,7 @@ def pack(
         frame_rate=frame_rate,
         short_side=short_side,
         rate=rate,
+        partial=partial,
         workers=workers,
     )
     show_quarantine(packed)

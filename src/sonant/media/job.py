@@ -39,7 +39,10 @@ class Job:
     def digest(self) -> str:
         """Hash of everything that the shard depends on but the videos' content."""
         rows = {video: [asdict(span) for span in spans] for video, spans in self.videos.items()}
-        return hashlib.sha256(json.dumps([rows, asdict(self.form)]).encode()).hexdigest()
+        form = asdict(self.form)
+        if not self.form.partial:  # so that shards from before there was a choice stay
+            del form["partial"]
+        return hashlib.sha256(json.dumps([rows, form]).encode()).hexdigest()
 
     def stamps(self) -> dict[str, list[int] | None]:
         """Size and time of change of every video, None for one that is not there."""

@@ -58,6 +58,7 @@ def pack(
     short_side: int = 112,
     quality: int = 90,
     shard_size: int = 256,
+    partial: bool = False,
     workers: int = 2,
     patience: float = 60.0,
 ) -> Clips:
@@ -77,6 +78,8 @@ def pack(
         short_side: pixels of the frames' short side.
         quality: of the JPEG frames, 1 to 95.
         shard_size: a shard takes videos until it has so many clips.
+        partial: also write the clips of files that have sound alone or pictures alone, with what
+            there is; else such clips are in quarantine.
         workers: processes, each on one video at a time.
         patience: seconds without progress after which a video is given up.
 
@@ -87,8 +90,8 @@ def pack(
         UsageError: impossible settings, or `out` is a pack of other clips or settings.
         SonantError: the folder cannot be written, or what is to be packed is not there.
     """
-    form = Form(rate, frame_rate, short_side, quality)
-    _check(**asdict(form), shard_size=shard_size, workers=workers, patience=patience)
+    form = Form(rate, frame_rate, short_side, quality, partial)
+    _check(form, shard_size=shard_size, workers=workers, patience=patience)
     out = Path(out)
     jobs = list(_jobs(clips, out, form, shard_size))
     if not clips.root.is_dir() and any(job.finished() is None for job in jobs):
@@ -160,7 +163,8 @@ class Pack:
         """One clip: its sound, and the packed frames nearest to the centres of equal parts.
 
         Only those frames are decoded. Asked for more than were packed, it repeats the nearest;
-        asked for 0, it gives the sound alone, with `frames` and `frame_times` None.
+        asked for 0, it gives the sound alone, with `frames` and `frame_times` None. These are None
+        too if the clip has no pictures, and `samples` and `samples_start` if it has no sound.
 
         Raises:
             UsageError: the row is not packed, or `frames` is below 0.
@@ -198,17 +202,15 @@ def _fetch(place: str, offset: int, size: int) -> bytes:
     return bytes(system.cat_file(path, start=offset, end=offset + size))
 
 
-def _check(
-    *, rate: int, short_side: int, frame_rate: float, patience: float, **counts: int
-) -> None:
-    at_least(1000, rate=rate)
-    at_least(8, short_side=short_side)
-    at_least(1, **counts)
-    above_zero(frame_rate=frame_rate, patience=patience)
-    settings = {"rate": rate, "short_side": short_side, "frame_rate": frame_rate}
-    for name, value in {**settings, "patience": patience, **counts}.items():
-        if not value <= MOST[name]:
-            raise UsageError(f"{name} must be at most {MOST[name]}, not {value}")
+def _check(form: Form, *, patience: float, **counts: int) -> None:
+    at_least(1000, rate=form.rate)
+    at_least(8, short_side=form.short_side)
+    at_least(1, quality=form.quality, **counts)
+    above_zero(frame_rate=form.frame_rate, patience=patience)
+    given = {**asdict(form), "patience": patience, **counts}
+    for name, most in MOST.items():
+        if not given[name] <= most:
+            raise UsageError(f"{name} must be at most {most}, not {given[name]}")
 
 
 def _jobs(clips: Clips, out: Path, form: Form, shard_size: int) -> Iterator[Job]:
@@ -248,6 +250,7 @@ def _claim(out: Path, settings: Mapping[str, Any], jobs: Sequence[Job]) -> None:
         raise UsageError(
             f"{path}: does not describe a pack; choose another folder, or delete this one"
         )
+    there = {"partial": False, **there}  # packs from before there was a choice do not say
     unlike = [name for name in wanted if there.get(name) != wanted[name]]
     if unlike:
         differences = ", ".join(

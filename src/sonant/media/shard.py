@@ -4,6 +4,9 @@
     <key>.wav       mono sound, 16 bit
     <key>.000.jpg   the frames, in order; one that is the picture of the frame before is left out
 
+Of a clip without sound there is no .wav, and `samples_start` is null; of one without pictures there
+is no .jpg, and `frame_times` is null.
+
 WebDataset reads the same files: all members of a key are one sample. They hold no dates and no
 owners, so that the same clip is always the same bytes.
 """
@@ -24,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from sonant.media.events import Samples
-from sonant.media.frames import Pixels
+from sonant.media.frames import Pixels, Times
 from sonant.media.read import Media
 
 Pcm = np.ndarray[Any, np.dtype[np.int16]]
@@ -39,16 +42,16 @@ WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 @dataclass(frozen=True, slots=True)
 class PackedClip:
-    """What is written of one clip."""
+    """What is written of one clip. Of what its file does not have, both fields are None."""
 
     id: str
     video: str
     start: float
     end: float
-    frame_times: Sequence[float]
-    jpegs: Sequence[bytes]
-    samples_start: float
-    samples: Samples
+    frame_times: Sequence[float] | None
+    jpegs: Sequence[bytes] | None
+    samples_start: float | None
+    samples: Samples | None
     rate: int
 
     def to_bytes(self) -> bytes:
@@ -60,23 +63,23 @@ class PackedClip:
             "end": self.end,
             "rate": self.rate,
             "samples_start": self.samples_start,
-            "frame_times": list(self.frame_times),
+            "frame_times": None if self.frame_times is None else list(self.frame_times),
         }
         name = key(self.id)
-        parts = [
-            _member(f"{name}.json", json.dumps(about).encode()),
-            _member(f"{name}.wav", to_wav(self.samples, self.rate)),
-        ]
-        parts += [
-            _member(f"{name}.{k:03}.jpg", jpeg)
-            for k, jpeg in enumerate(self.jpegs)
-            if not k or self.frame_times[k] > self.frame_times[k - 1]
-        ]
+        parts = [_member(f"{name}.json", json.dumps(about).encode())]
+        if self.samples is not None:
+            parts.append(_member(f"{name}.wav", to_wav(self.samples, self.rate)))
+        if self.jpegs is not None and self.frame_times is not None:
+            parts += [
+                _member(f"{name}.{k:03}.jpg", jpeg)
+                for k, jpeg in enumerate(self.jpegs)
+                if not k or self.frame_times[k] > self.frame_times[k - 1]
+            ]
         return b"".join(parts)
 
 
 def load(data: bytes, id: str, frames: int) -> Media:
-    """Sound and some frames of a clip, from the bytes that `to_bytes` made.
+    """Sound and some frames of a clip, from the bytes that `to_bytes` made; None of what it lacks.
 
     Args:
         data: all bytes of the clip.
@@ -91,13 +94,18 @@ def load(data: bytes, id: str, frames: int) -> Media:
     about = json.loads(bytes(members["json"]))
     if about["id"] != id:
         raise ValueError(f"there lies clip {about['id']!r}")
-    times = np.array(about["frame_times"])
-    middles = (2 * np.arange(frames) + 1) * len(times) // (2 * max(frames, 1))
-    stored = np.searchsorted(times, times[middles])
+    pictures: Pixels | None = None
+    shown: Times | None = None
+    if frames and about["frame_times"] is not None:
+        times = np.array(about["frame_times"])
+        middles = (2 * np.arange(frames) + 1) * len(times) // (2 * frames)
+        stored = np.searchsorted(times, times[middles])
+        pictures, shown = np.stack([_pixels(members[f"{k:03}.jpg"]) for k in stored]), times[stored]
+    heard = about["samples_start"] is not None
     return Media(
-        frames=np.stack([_pixels(members[f"{k:03}.jpg"]) for k in stored]) if frames else None,
-        frame_times=times[stored] if frames else None,
-        samples=from_wav(members["wav"]),
+        frames=pictures,
+        frame_times=shown,
+        samples=from_wav(members["wav"]) if heard else None,
         samples_start=about["samples_start"],
         rate=about["rate"],
     )

@@ -44,6 +44,8 @@ class Form:
     """Pixels of the frames' short side."""
     quality: int
     """JPEG quality, 1 to 95."""
+    partial: bool = False
+    """Whether clips of a file without sound or without pictures are kept with what there is."""
 
     def frames(self, span: Span) -> int:
         """How many frames a clip has."""
@@ -72,8 +74,9 @@ def sweep(
     try:
         with MediaFile(path) as file:
             for kind, stream in (("video", file.video), ("audio", file.audio)):
-                if stream is None:
-                    raise MediaError(path, f"the file has no {kind} stream")
+                if stream is None and not form.partial:
+                    reason = f"the file has no {kind} stream (packed only with --partial)"
+                    raise MediaError(path, reason)
             for start, group in _groups(file, ordered):
                 cut = _Sweep(file, video, group, form)
                 with _events(file, start) as events:
@@ -112,6 +115,9 @@ def _events(file: MediaFile, start: float) -> Iterator[Iterator[Event]]:
     if not start:
         yield file.events()
         return
+    if file.audio is None:
+        yield file.events_around(start, "video")
+        return
     with MediaFile(file.path) as sounds:
         heard = sounds.events_around(max(0.0, start - PREROLL), "audio")
         seen = file.events_around(start, "video")
@@ -140,14 +146,16 @@ class _Encoded:
 class _Sweep:
     def __init__(self, file: MediaFile, video: str, spans: Sequence[Span], form: Form) -> None:
         self._video, self._spans, self._form = video, spans, form
+        self._seen, self._heard = file.video is not None, file.audio is not None
         self._growing = [_Growing() for _ in spans]
+        self._missing = [form.frames(span) if self._seen else 0 for span in spans]
         wanted = sorted(
             (time, place)
             for place, span in enumerate(spans)
+            if self._seen
             for time in centres(span.start, span.end, form.frames(span))
         )
         self._places = [place for _, place in wanted]
-        self._missing = [form.frames(span) for span in spans]
         times = [time for time, _ in wanted]
         self._screen = Screen(times)
         file.only_show(times)
@@ -200,7 +208,7 @@ class _Sweep:
     def _ready(self, *, at_end: bool = False) -> Iterator[PackedClip | tuple[str, str]]:
         while self._given < len(self._spans):
             place, span = self._given, self._spans[self._given]
-            heard = at_end or self._track.end > span.end + MARGIN
+            heard = at_end or not self._heard or self._track.end > span.end + MARGIN
             if self._missing[place] or not heard:
                 return
             self._given += 1
@@ -211,17 +219,19 @@ class _Sweep:
     def _finished(self, span: Span, growing: _Growing) -> PackedClip | tuple[str, str]:
         if growing.reason or len(growing.shapes) > 1:
             return span.id, growing.reason or SHAPES
-        try:
-            samples, samples_start = self._track.cut(span.start, span.end, self._form.rate)
-        except Lost as lost:
-            return span.id, lost.reason
+        samples, samples_start = None, None
+        if self._heard:
+            try:
+                samples, samples_start = self._track.cut(span.start, span.end, self._form.rate)
+            except Lost as lost:
+                return span.id, lost.reason
         return PackedClip(
             id=span.id,
             video=self._video,
             start=span.start,
             end=span.end,
-            frame_times=growing.times,
-            jpegs=growing.jpegs,
+            frame_times=growing.times if self._seen else None,
+            jpegs=growing.jpegs if self._seen else None,
             samples_start=samples_start,
             samples=samples,
             rate=self._form.rate,
