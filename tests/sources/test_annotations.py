@@ -26,9 +26,19 @@ def test_both_forms_say_the_same(tmp_path: Path, text: str) -> None:
     assert votes.counts().tolist() == [[1, 2], [0, 1]]
 
 
+def test_a_list_for_adjudication_is_no_annotator(tmp_path: Path) -> None:
+    text = "clip,video,start,end,text,why,majority,ann,bob,decision\n"
+    text += 'x,v.mp4,0.0,1.5,#C C cuts,"1 of 3 votes missing",yes,yes,yes,no\n'
+    votes = read_votes(written(tmp_path, text))
+    assert (votes.annotators, votes.votes.tolist()) == (("ann", "bob"), [[YES, YES]])
+    with pytest.raises(TableError, match="has the columns clip, text; wanted are"):
+        read_votes(written(tmp_path, "clip,text\nx,#C C cuts\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("clip,ann,said\nx,yes,#C C cuts\n", "If that is no annotator's column, leave it out"),
         ("clip,who,said\nx,ann,yes\n", "line 2: who is 'ann'; wanted is yes or no, or nothing"),
         ("name,annotator,vote\n", "has the columns name, annotator, vote; wanted are clip, anno"),
         ("clip\nx\n", "has the columns clip; wanted are"),
@@ -70,7 +80,7 @@ def test_validation_videos_hold_about_what_was_asked_for(
 ) -> None:
     clips = data.draw(st.integers(1, len(videos)))
     if len(set(videos)) < 2 or clips == len(videos):
-        with pytest.raises(UsageError, match="leave none for tests"):
+        with pytest.raises(UsageError, match=r"leave none for tests.*ask for fewer with --val"):
             held_out(videos, clips)
         return
     chosen = held_out(videos, clips, seed=1)

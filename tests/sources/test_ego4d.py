@@ -184,6 +184,23 @@ def test_the_same_words_at_nearly_the_same_time_are_one_narration(root: Path) ->
     assert 20.3 in apart.column("time")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ((0.0, 0.8, 1.6), (0.4, 1.2), [0.0, 0.8, 1.6]),
+        ((0.0,), (0.2, 0.4), [0.0]),
+        ((0.0, 0.2), (0.4, 0.6), [0.0, 0.2]),
+        ((0.0, 0.4), (0.2, 0.95), [0.0, 0.4, 0.95]),
+    ],
+)
+def test_words_are_repeated_only_near_a_clip_that_is_kept(
+    root: Path, first: tuple[float, ...], second: tuple[float, ...], kept: list[float]
+) -> None:
+    of_passes = [[told(time, "#C C cuts the tomato") for time in of] for of in (first, second)]
+    found = narrated(root, {A: passes(*of_passes[0], second=of_passes[1])})
+    assert found.clips.column("time").tolist() == kept
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
@@ -212,8 +229,13 @@ def test_the_order_in_a_file_does_not_matter(
     assert made().table.equals(before.table)
     kept = list(zip(*(before.column(name) for name in ("text", "time", "pass")), strict=True))
     for text, time, at in kept:
-        near = [t for words, t, of in kept if words == text and of != at and abs(t - time) < 0.25]
-        assert time not in near
+        assert not [
+            t for words, t, of in kept if words == text and of != at and abs(t - time) < 0.5
+        ]
+    for _, tenth, text in rows:  # what is left out has a kept one nearby
+        words = f"#C C cuts {text}"
+        near = [t for said, t, of in kept if said == words and abs(t - tenth / 10) < 0.5]
+        assert near
 
 
 def test_egoclip_with_its_tags(root: Path) -> None:
@@ -293,6 +315,62 @@ def test_annotations_are_the_truth_and_the_test(root: Path) -> None:
     assert D in more.column("uid")
 
 
+def test_no_video_of_the_annotations_is_for_training(root: Path) -> None:
+    """Not those either of which nothing is labelled."""
+    rows = [annotated(A, 10.0, "#C C cuts it", 1), annotated(C, 10.0, "#C C cuts it", 0)]
+    rows += [annotated(B, 10.0, "#C C cuts the plate", "")]
+    path = root / "positive.csv"
+    path.write_text(SOUNDS + "".join(rows))
+    narrations = root / "v2" / "annotations" / "narration.json"
+    narrations.write_text(
+        json.dumps({uid: passes(told(50.0, "#C C cuts the tomato")) for uid in (B, "e")})
+    )
+    files = Files(**{**vars(located(root)), "annotations": path})
+    found = ego4d(files, val=1)
+    splits = {clip.labels["uid"]: clip.split for clip in found.clips}
+    assert {uid for uid, split in splits.items() if split == "train"} == {"e"}
+    assert set(splits) == {A, C, "e"}
+    assert found.counts["of annotated videos, but not annotated: left out"] == 2
+    path.write_text(EGOCLIP + row(A, 10.0, "#C C cuts it"))
+    with pytest.raises(TableError, match=r"positive.csv: lacks positive; wanted are video_uid"):
+        ego4d(files)
+    path.write_text(SOUNDS + rows[-1])
+    with pytest.raises(TableError, match=r"positive is empty in all 1 rows; wanted is 1 where"):
+        ego4d(files)
+
+
+def test_clips_can_be_chosen_before_their_videos_are_there(root: Path) -> None:
+    videos = {
+        f"v{name}": passes(*(told(float(t), f"#C C cuts it {t}") for t in range(9)))
+        for name in range(10)
+    }
+    message = (
+        "--train 14: only 0 of 63 training clips can be used; of 63 the reason is: "
+        "file is missing; --absent-usable chooses before"
+    )
+    with pytest.raises(UsageError, match=message):
+        narrated(root, videos, train=14)
+    usable = Rules(absent_usable=True)
+    before = narrated(root, videos, usable, train=14)
+    assert (before.clips.column("quarantine") == "").all()
+    assert len(before.clips.where(split="train")) == 14
+    for uid in set(before.clips.column("uid")):
+        (root / "v2" / "full_scale" / f"{uid}.mp4").touch()
+    after = narrated(root, videos, usable, train=14)
+    assert after.clips.table.equals(before.clips.table)
+    assert "videos whose files are absent" not in after.counts
+    with pytest.raises(UsageError, match="left out or usable, not both"):
+        Rules(present_only=True, absent_usable=True)
+
+
+def test_a_folder_without_the_videos_is_refused(root: Path) -> None:
+    videos = {"gone": passes(told(1.0, "#C C cuts the tomato"))}
+    with pytest.raises(UsageError, match=r"full_scale: has none of the 1 videos, .* gone.mp4"):
+        narrated(root, videos, Rules(present_only=True))
+    with pytest.raises(UsageError, match="nosuch: no such folder of videos"):
+        ego4d(Files(root / "nosuch", (root / "v2" / "annotations" / "narration.json",)))
+
+
 def test_a_narration_has_one_truth(root: Path) -> None:
     path = root / "positive.csv"
     rows = [annotated(A, 10.0, "#C C cuts the tomato", 1), annotated(C, 1.0, "#C C cuts it", 0)]
@@ -333,7 +411,9 @@ def test_training_clips_are_chosen_over_videos_and_verbs(root: Path) -> None:
     assert Counter(training.column("uid").tolist()) == dict.fromkeys(training.column("uid"), 2)
     assert Counter(training.column("verb").tolist()) == {"cut": 7, "wash": 7}
     assert len(found.clips.where(split="test")) == 2 * 22
-    with pytest.raises(UsageError, match="1000 clips cannot be chosen out of 147"):
+    with pytest.raises(
+        UsageError, match=r"--train 1000: only 147 of 154 .* 7 the reason is: the n"
+    ):
         narrated(root, videos, train=1000)
 
 
@@ -461,6 +541,6 @@ def test_the_command_says_what_it_read_and_found(
     assert out.stat().st_mtime_ns == written
     (root / "v2" / "full_scale" / f"{D}.mp4").touch()
     assert main([*words, "--train", "2"]) == 2
-    assert "2 clips cannot be chosen out of" in capsys.readouterr().err
+    assert "--train 2: only 0 of 0 training clips can be used" in capsys.readouterr().err
     assert main(words) == 0
     assert out.stat().st_mtime_ns != written

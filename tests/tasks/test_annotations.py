@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,7 +136,9 @@ def test_votes_that_do_not_fit_are_refused() -> None:
         annotate(table(), CAST, decisions={"x": True, "y": False})
     with pytest.raises(TableError, match="a decision on clip 'c15', but no vote"):
         annotate(table(16), CAST, decisions={"c15": True})
-    with pytest.raises(TableError, match="clip 'c0' has 3 votes, but a panel has 2"):
+    with pytest.raises(
+        TableError, match="clip 'c0' has 3 votes, but a panel has 2; say with --panel"
+    ):
         annotate(table(), CAST, panel=2)
     with pytest.raises(UsageError, match="6 clips for validation leave none for tests"):
         annotate(table(), CAST, val=6)
@@ -209,7 +212,60 @@ def test_a_list_that_was_filled_in_is_taken_back(folder: Path) -> None:
     assert Clips.read(folder / "out" / "clips.parquet").column("sounding").tolist() == [
         True, False, True, True, True, True, False, True,
     ]  # fmt: skip
-    assert path.read_text().count("\n") == 1
+    assert [(row["clip"], row["decision"]) for row in csv.DictReader(path.open())] == [
+        ("c4", "yes"), ("c5", "yes"), ("c3", "yes"),
+    ]  # fmt: skip
+    before = path.read_bytes()
+    assert scored(folder, "--decisions", str(path)) == 0
+    assert path.read_bytes() == before
+
+
+def test_decisions_that_were_not_given_are_not_written_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(folder) == 0
+    path = folder / "out" / "adjudication.csv"
+    path.write_text("clip,decision\nc4,no\nc5,\nc3,yes\n")
+    before = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    other = folder / "other.csv"
+    other.write_text("clip,decision\nc4,yes\nc3,yes\n")
+    for more, lost in (((), 2), (("--decisions", str(other)), 1)):
+        capsys.readouterr()
+        assert scored(folder, *more) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"has {lost} decisions that were not given, the first on clip 'c4'" in said
+        assert {path.name: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+@given(st.permutations(range(8)), st.integers(1, 7), st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_batches_are_as_good_as_all_votes_at_once(order: list[int], first: int, val: int) -> None:
+    def batch(rows: list[int]) -> Votes:
+        return Votes(tuple(CAST.clips[row] for row in rows), NAMES, CAST.votes[rows])
+
+    _, at_once = annotate(table(16), CAST, val=val, resamples=5)
+    try:
+        _, clips = annotate(table(16), batch(order[:first]), val=val, resamples=5)
+    except UsageError:  # too few for validation
+        return
+    found, clips = annotate(clips, batch(order[first:]), val=val, resamples=5)
+    assert clips.table.equals(at_once.table)
+    kept = sum(at_once.column("sounding")[row] is not None for row in order[:first])
+    assert f"{kept} truths of clips that were not voted on are kept." in found.notes or not kept
+
+
+def test_what_becomes_of_earlier_truths_is_said() -> None:
+    _, clips = annotate(table(16), votes("yyy", "nnn", "yyy"), val=2, resamples=5)
+    found, clips = annotate(clips, votes("nnn", "n--"), val=0, resamples=5)
+    assert clips.column("sounding").tolist()[:3] == [False, None, True]
+    assert found.notes[-3:] == [
+        "1 truths of clips that were not voted on are kept.",
+        "2 truths that the table had are overwritten by the votes.",
+        "10 clips of val and test have no truth.",
+    ]
+    wrong = table(2).join(pa.table({"id": ["c0"], "sounding": ["loud"]}))
+    with pytest.raises(TableError, match=r"label.sounding is of type string; wanted is bool"):
+        annotate(wrong, votes("yyy"), val=0)
 
 
 def test_wrong_votes_exit_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,7 @@ def index_ego4d(
     chunk: float = 0.0,
     present_only: bool = False,
     benchmarks: bool = False,
+    absent_usable: bool = False,
     train: int = 0,
     val: int = 3000,
     seed: int = 0,
@@ -122,7 +123,7 @@ def index_ego4d(
         root: Ego4D as its own command downloads it; files that are not given are looked for there.
         narrations: narration.json, all_narrations_redacted.json, EgoClip's csv: any of them.
         annotations: a csv as EgoClip's with the column positive, the truth; its videos become the
-            splits val and test, the others train.
+            splits val and test, the others train. Its videos without any truth are left out.
         videos: folder of the video files, such as ROOT/v2/full_scale.
         metadata: ego4d.json.
         manifest: manifest.csv of the videos, which says which of them have sound.
@@ -139,6 +140,7 @@ def index_ego4d(
             for whole videos.
         present_only: leave out the clips of absent files, instead of into quarantine.
         benchmarks: take the videos that Ego4D's benchmarks hold out too.
+        absent_usable: take clips of absent files for good, to choose before downloading.
         train: training clips to choose, spread over videos and verbs; 0 for all.
         val: annotated clips of the split val, about; no video is split.
         seed: of the splits and of the choice.
@@ -157,7 +159,9 @@ def index_ego4d(
         nouns=nouns or found.nouns,
     )
     window = Window(before, after)
-    rules = Rules(window, own_spans, tags, shortest, apart, chunk, present_only, benchmarks)
+    rules = Rules(
+        window, own_spans, tags, shortest, apart, chunk, present_only, benchmarks, absent_usable
+    )
     wanted = made_from(files, rules, train=train, val=val, seed=seed)
     _show("read", files.shown())
     if Clips.holds(out, wanted):

@@ -42,8 +42,8 @@ def cosine(
 def centred(
     x: Float[np.ndarray, "clips width"],
     y: Float[np.ndarray, "clips width"],
-    bank_x: Float[np.ndarray, "bank width"],
-    bank_y: Float[np.ndarray, "bank width"],
+    bank_x: Float[np.ndarray, "bank_x width"],
+    bank_y: Float[np.ndarray, "bank_y width"],
 ) -> Float[np.ndarray, " clips"]:
     """Cosine minus its clip's mean cosine with the bank, in both directions.
 
@@ -55,8 +55,8 @@ def centred(
 def pmi(
     x: Float[np.ndarray, "clips width"],
     y: Float[np.ndarray, "clips width"],
-    bank_x: Float[np.ndarray, "bank width"],
-    bank_y: Float[np.ndarray, "bank width"],
+    bank_x: Float[np.ndarray, "bank_x width"],
+    bank_y: Float[np.ndarray, "bank_y width"],
     temperature: float,
 ) -> Float[np.ndarray, " clips"]:
     """Pointwise mutual information, as a model trained by InfoNCE at this temperature sees it.

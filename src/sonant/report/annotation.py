@@ -19,9 +19,11 @@ from matplotlib.ticker import StrMethodFormatter
 from rich.table import Table
 
 from sonant.clips import LABEL, Clips
+from sonant.errors import UsageError
 from sonant.files import replacing
 from sonant.metrics.bootstrap import Interval
 from sonant.report.figures import STYLE
+from sonant.sources.annotations import LISTED, read_decisions
 from sonant.tasks.annotations import Annotations, Group, Open
 
 VERSION = "1"
@@ -43,7 +45,12 @@ def save(folder: Path, found: Annotations, clips: Clips) -> None:
         folder: made if it is not there; files of these names are replaced.
         found: of `tasks.annotations.annotate`.
         clips: the clip table that it gave.
+
+    Raises:
+        UsageError: an `adjudication.csv` is there with decisions that `found` does not have.
+        TableError: one is there that cannot be read.
     """
+    _check_decisions(folder / "adjudication.csv", found)
     report = {
         "schema": "sonant.annotations",
         "version": VERSION,
@@ -58,7 +65,8 @@ def save(folder: Path, found: Annotations, clips: Clips) -> None:
     _write(folder / "groups.csv", _csv(_GROUPS, [vars(of).values() for of in found.groups]))
     names = [annotator.name for annotator in found.annotators]
     header = (*_OPEN, *names, "decision")
-    _write(folder / "adjudication.csv", _csv(header, [_open(one, names) for one in found.open]))
+    listed = [_open(one, names) for one in (*found.open, *found.decided)]
+    _write(folder / "adjudication.csv", _csv(header, listed))
     if found.groups:
         _write(folder / "groups.svg", tail(found.groups))
     clips.write(folder / "clips.parquet")
@@ -157,7 +165,7 @@ _COLOURS: dict[Any, Any] = {
 _LABELS = ("clip", "video", "start", "end", "split", "sounding", "verb", "noun", "group", "text")
 _VERBS = ("verb", "clips", "sounding", "share", "low", "high", "paper")
 _GROUPS = ("group", "clips", "example")
-_OPEN = ("clip", "video", "start", "end", "text", "why", "majority")
+_OPEN = ("clip", *LISTED)
 
 
 def _figures(found: Annotations) -> list[tuple[str, str]]:
@@ -198,7 +206,18 @@ def _verbs(found: Annotations) -> Iterable[Sequence[Any]]:
 def _open(one: Open, annotators: Sequence[str]) -> Sequence[Any]:
     votes = [one.votes.get(name, "") for name in annotators]
     times = [f"{time:.3f}" for time in (one.start, one.end)]
-    return one.id, one.video, *times, one.text, one.why, one.majority, *votes, ""
+    return one.id, one.video, *times, one.text, one.why, one.majority, *votes, one.decision
+
+
+def _check_decisions(path: Path, found: Annotations) -> None:
+    """Refuse to write over an adjudicator's work that was not taken in."""
+    there = read_decisions(path) if path.is_file() else {}
+    taken = {one.id: one.decision == "yes" for one in found.decided}
+    if lost := [id for id, decision in there.items() if taken.get(id) != decision]:
+        raise UsageError(
+            f"{path}: has {len(lost)} decisions that were not given, the first on clip "
+            f"{lost[0]!r}; give the file with --decisions, move it away, or choose another --out"
+        )
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:

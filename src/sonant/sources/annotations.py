@@ -1,7 +1,8 @@
 """Annotators' votes on whether the action of a clip sounds, as CSV in one of two forms.
 
 Long, a row a vote: `clip` (or `id`), `annotator`, `vote`. Wide, a row a clip: `clip` (or `id`), and
-a column for each annotator. A vote is yes or no (true or false, 1 or 0), or nothing.
+a column for each annotator; the columns of a list for adjudication are none. A vote is yes or no
+(true or false, 1 or 0), or nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sonant.sources.folder import TRUTHS
 
 YES, NO, BLANK = 1, 0, -1
 CLIP = ("clip", "id")
+LISTED = ("video", "start", "end", "text", "why", "majority")
+"""What a list for adjudication says of a clip, before the votes and the decision."""
 WORDS = TRUTHS | {"y": True, "n": False}
 
 _Cells = dict[tuple[str, str], tuple[int, int]]
@@ -49,19 +52,18 @@ def read_votes(path: Path) -> Votes:
     names, rows = _rows(path)
     clip = next((name for name in CLIP if name in names), None)
     long = {"annotator", "vote"} <= set(names)
-    if clip is None or not (long or len(names) > 1):
+    voters = [name for name in names if name not in (*CLIP, *LISTED, "decision")]
+    if clip is None or not voters:
         raise TableError(
             f"{path}: has the columns {', '.join(names) or '(none)'}; wanted are clip, annotator "
             "and vote, or clip and a column of votes for each annotator"
         )
     cells: _Cells = {}
     for line, row in rows:
-        votes = {row["annotator"]: "vote"} if long else {name: name for name in names}
+        votes = {row["annotator"]: "vote"} if long else {name: name for name in voters}
         for annotator, column in votes.items():
-            if long or annotator != clip:
-                _add(
-                    cells, row[clip], annotator, _vote(row[column], column, path, line), path, line
-                )
+            vote = _vote(row[column], column, path, line, "" if long else _OTHER)
+            _add(cells, row[clip], annotator, vote, path, line)
     if not cells:
         raise TableError(f"{path}: has no votes")
     clips = tuple(dict.fromkeys(clip for clip, _ in cells))
@@ -114,7 +116,7 @@ def held_out(videos: Sequence[str], clips: int, *, seed: int = 0) -> set[str]:
     if len(names) < 2 or clips >= sizes.sum():
         raise UsageError(
             f"{clips} clips for validation leave none for tests: there are {sizes.sum()} clips of "
-            f"{len(names)} videos, and a video is not split; ask for fewer"
+            f"{len(names)} videos, and a video is not split; ask for fewer with --val"
         )
     chosen: list[int] = []
     room = clips
@@ -149,11 +151,16 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]]]:
     return names, rows
 
 
-def _vote(text: str, column: str, path: Path, line: int) -> int:
+_OTHER = (
+    ". If that is no annotator's column, leave it out, or give the columns clip, annotator and vote"
+)
+
+
+def _vote(text: str, column: str, path: Path, line: int, hint: str = "") -> int:
     word = text.strip().lower()
     if word and word not in WORDS:
         raise TableError(
-            f"{path}, line {line}: {column} is {text!r}; wanted is yes or no, or nothing"
+            f"{path}, line {line}: {column} is {text!r}; wanted is yes or no, or nothing{hint}"
         )
     return int(WORDS[word]) if word else BLANK
 

@@ -23,7 +23,13 @@ from sonant.clips import COLUMNS, LABEL, PLACE, Clips
 from sonant.errors import TableError, UsageError, at_least
 from sonant.files import stamp
 from sonant.sources.annotations import held_out
-from sonant.sources.ego4d_files import ROWS, Video, read_narrations, read_videos
+from sonant.sources.ego4d_files import (
+    ROWS,
+    Video,
+    read_annotations,
+    read_narrations,
+    read_videos,
+)
 from sonant.sources.folder import FRACTIONS, SUFFIXES, Window
 from sonant.sources.spread import spread
 from sonant.sources.taxonomy import Actions, Taxonomy
@@ -44,6 +50,8 @@ MEDIA = (
     "",
 )
 """Where its videos may lie; the first folder that there is."""
+MISSING = "file is missing"
+"""Why a clip of a video that is not there is in quarantine."""
 SAME_MOMENT = 5e-4
 """Seconds; times that are written with fewer digits are still the same."""
 
@@ -57,7 +65,7 @@ class Files:
     narrations: tuple[Path, ...] = ()
     """narration.json, all_narrations_redacted.json, EgoClip's csv: any of them."""
     annotations: Path | None = None
-    """A table as EgoClip's with the column `positive`; its videos are for validation and tests."""
+    """A table as EgoClip's with the column `positive`; none of its videos is for training."""
     metadata: Path | None = None
     """ego4d.json."""
     manifest: Path | None = None
@@ -91,6 +99,7 @@ class Rules:
         chunk: seconds of the files `UID/0.mp4`, `UID/1.mp4` ... that a video was cut into; 0 for
             whole videos.
         present_only: leave out clips whose video file is absent; else they are quarantined.
+        absent_usable: take absent video files for good, to choose what to download.
         benchmarks: take videos that Ego4D's benchmarks hold out too.
     """
 
@@ -102,9 +111,12 @@ class Rules:
     chunk: float = 0.0
     present_only: bool = False
     benchmarks: bool = False
+    absent_usable: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, shortest=self.shortest, apart=self.apart, chunk=self.chunk)
+        if self.present_only and self.absent_usable:
+            raise UsageError("clips of absent files are left out or usable, not both; say one")
         if 0 < self.chunk < self.window.length:
             raise UsageError(
                 f"files of {self.chunk:g} s hold no clip of {self.window.length:g} s; chunk is 0 "
@@ -157,8 +169,8 @@ def ego4d(
 ) -> Found:
     """Make the clip table of Ego4D.
 
-    With annotations, their videos are split into val and test, and the rest is train; without, the
-    videos are dealt by `fractions`.
+    With annotations, their videos are split into val and test (those without any label are left
+    out), and the rest is train; without, the videos are dealt by `fractions`.
 
     Args:
         files: what to read; see `located`.
@@ -169,15 +181,18 @@ def ego4d(
         seed: of the splits and of the choice, 0 or more.
 
     Raises:
-        UsageError: there are no narrations, impossible settings, or too few clips to choose from.
+        UsageError: there are no narrations, no folder of videos or none of the videos that are
+            wanted in it, impossible settings, or too few clips to choose from.
         TableError: a file is not what it should be, or there is no narration at all.
     """
     rules = rules or Rules()
     at_least(0, train=train, seed=seed)
+    if not files.videos.is_dir():
+        raise UsageError(f"{files.videos}: no such folder of videos")
     counts: dict[str, int] = {}
-    rows = _rows(files, rules, counts)
+    rows, annotated = _rows(files, rules, counts)
     videos = read_videos(files.metadata, files.manifest)
-    rows = rows.filter(pa.array(_kept(rows, _Videos.of(rows, videos), rules, counts)))
+    rows = rows.filter(pa.array(_kept(rows, _Videos.of(rows, videos), annotated, rules, counts)))
     known = _Videos.of(rows, videos)
     splits = _splits(known, rows, val, fractions, seed)
     clips = _clips(files, rows, known, splits[known.code], rules, counts)
@@ -199,8 +214,11 @@ def made_from(files: Files, rules: Rules, *, train: int = 0, val: int = 3000, se
     return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
-def _rows(files: Files, rules: Rules, counts: dict[str, int]) -> pa.Table:
-    """All narrations, those that another says already left out, by video and time."""
+def _rows(files: Files, rules: Rules, counts: dict[str, int]) -> tuple[pa.Table, pa.Array]:
+    """All narrations, those that another says already left out, by video and time.
+
+    With them the videos of the annotations, whether or not they are labelled.
+    """
     paths = (*(() if files.annotations is None else (files.annotations,)), *files.narrations)
     if not paths:
         raise UsageError(
@@ -208,11 +226,15 @@ def _rows(files: Files, rules: Rules, counts: dict[str, int]) -> pa.Table:
             "an annotated csv"
         )
     parts = []
+    annotated = pa.array([], pa.string())
     for path in paths:
-        found = read_narrations(path)
+        truth = path == files.annotations
+        found = read_annotations(path) if truth else read_narrations(path)
         counts |= {f"{path.name}: {what}": count for what, count in found.counts.items()}
         rows = found.rows
-        if path != files.annotations:  # truth is only what the annotations say
+        if truth:
+            annotated = pc.unique(rows["uid"])
+        else:  # truth is only what the annotations say
             rows = rows.set_column(
                 ROWS.names.index("sounding"), "sounding", pa.nulls(rows.num_rows, pa.bool_())
             )
@@ -224,13 +246,14 @@ def _rows(files: Files, rules: Rules, counts: dict[str, int]) -> pa.Table:
     counts["said before, in another pass or file"] = int(repeated.sum())
     rows = rows.filter(pa.array(~repeated))
     by = [(name, "ascending") for name in ("uid", "time", "pass", "index", "text")]
-    return rows.sort_by(by).combine_chunks()
+    return rows.sort_by(by).combine_chunks(), annotated
 
 
 def _repeated(rows: pa.Table, apart: float) -> Array:
     """Which rows another row says already, in the same words, at the same moment or nearly so.
 
-    The later one is left out, or the one that is not annotated.
+    One is left out that a kept one says less than `apart` away in another pass, or at its very
+    moment. Annotated ones are kept before others, and earlier ones before later ones.
 
     Raises:
         TableError: a narration is annotated twice, and not alike.
@@ -244,17 +267,48 @@ def _repeated(rows: pa.Table, apart: float) -> Array:
     before, after = order[:-1], order[1:]
     gap = time[after] - time[before]
     same = (video[after] == video[before]) & (words[after] == words[before])
-    near = same & ((gap < SAME_MOMENT) | ((gap < apart) & (source[after] != source[before])))
+    linked = same & (gap < max(apart, SAME_MOMENT))
+    near = linked & ((gap < SAME_MOMENT) | (source[after] != source[before]))
+    run = np.concatenate([[0], np.cumsum(~linked)])  # rows of two runs never say the same
+    runs = np.unique(run[1:][near])
+    ends = (np.searchsorted(run, runs, side) for side in ("left", "right"))
     repeated = np.zeros(len(time), bool)
-    repeated[after[near & ~labelled[after]]] = True
-    repeated[before[near & labelled[after] & ~labelled[before]]] = True
-    twice = near & labelled[after] & labelled[before] & (gap < SAME_MOMENT)
-    repeated[after[twice]] = True
-    sounds = pc.fill_null(rows["sounding"], False).to_numpy()
-    if (unlike := after[twice & (sounds[after] != sounds[before])]).size:
-        where = f"video {rows['uid'][int(unlike[0])]} at {time[unlike[0]]:.3f} s"
-        raise TableError(f"{where} is annotated twice, once as sounding and once as not")
+    for first, end in zip(*ends, strict=True):
+        said = order[first:end]
+        columns = (of[said].tolist() for of in (time, source, labelled))
+        repeated[said] = _again(list(zip(*columns, strict=True)), apart)
+    _check_truths(rows, order[labelled[order]], words)
     return repeated
+
+
+def _again(said: list[tuple[float, int, bool]], apart: float) -> list[bool]:
+    """Which of the same words a kept one says already: their times, passes, and whether labelled.
+
+    They stand in the order of their times.
+    """
+    kept: list[tuple[float, int]] = []
+    again = [False] * len(said)
+    for row in sorted(range(len(said)), key=lambda row: not said[row][2]):
+        time, source, labelled = said[row]
+        again[row] = any(
+            abs(time - other) < SAME_MOMENT
+            or (abs(time - other) < apart and source != of and not labelled)
+            for other, of in reversed(kept)
+        )
+        if not again[row]:
+            kept.append((time, source))
+    return again
+
+
+def _check_truths(rows: pa.Table, order: Array, words: Array) -> None:
+    """Refuse labelled rows, by video, words and time, that are the same but for their truth."""
+    found = rows.take(pa.array(order))
+    uid, time, sounds = (found[name].to_numpy() for name in ("uid", "time", "sounding"))
+    words = words[order]
+    same = (uid[1:] == uid[:-1]) & (words[1:] == words[:-1]) & (np.diff(time) < SAME_MOMENT)
+    if (unlike := np.flatnonzero(same & (sounds[1:] != sounds[:-1]))).size:
+        where = f"video {uid[unlike[0]]} at {time[unlike[0]]:.3f} s"
+        raise TableError(f"{where} is annotated twice, once as sounding and once as not")
 
 
 @dataclass(frozen=True)
@@ -304,14 +358,15 @@ def _splits(
     return one_each.split(fractions, seed=seed).column("split")
 
 
-def _kept(rows: pa.Table, videos: _Videos, rules: Rules, counts: dict[str, int]) -> Array:
+def _kept(
+    rows: pa.Table, videos: _Videos, annotated: pa.Array, rules: Rules, counts: dict[str, int]
+) -> Array:
     """Rows that may be clips: not the unlabelled ones of annotated videos, nor the held out."""
     labelled = rows["sounding"].is_valid().to_numpy()
-    annotated = np.zeros(len(videos.uids), bool)
-    annotated[videos.code[labelled]] = True
-    unjudged = annotated[videos.code] & ~labelled
+    of_annotated = pc.is_in(rows["uid"], annotated).to_numpy()
+    unjudged = of_annotated & ~labelled
     counts["of annotated videos, but not annotated: left out"] = int(unjudged.sum())
-    held = (videos.benchmark & ~annotated)[videos.code] & (not rules.benchmarks)
+    held = videos.benchmark[videos.code] & ~of_annotated & (not rules.benchmarks)
     counts["of videos that Ego4D's benchmarks hold out: left out"] = int(held.sum())
     return np.asarray(~unjudged & ~held)
 
@@ -330,7 +385,7 @@ def _clips(
     counts["videos whose files are absent"] = len(np.unique(videos.code[missing]))
     counts["clips of which the file is absent"] = int(missing.sum())
     reasons = [
-        (missing, "file is missing"),
+        (missing & (not rules.absent_usable), MISSING),
         (videos.silent[videos.code], "no audio stream, by the manifest"),
         *wrong,
         (cut, "the clip lies in two files of its video"),
@@ -362,6 +417,11 @@ def _clips(
         columns[LABEL + "sounding"] = rows["sounding"]
     table = pa.table(columns)
     if rules.present_only:
+        if len(video) and missing.all():
+            raise UsageError(
+                f"{files.videos}: has none of the {counts['videos']} videos, and only present ones "
+                f"are wanted; wanted is such as {video[0].as_py()}"
+            )
         table = table.filter(pa.array(~missing))
     return Clips(table, files.videos)
 
@@ -532,8 +592,13 @@ def _ids(rows: pa.Table) -> list[str]:
 
 def _chosen(clips: Clips, train: int, seed: int, counts: dict[str, int]) -> Clips:
     """The good training clips thinned to so many; those in quarantine stay, with their reasons."""
-    training = (clips.column("split") == "train") & (clips.column("quarantine") == "")
+    of_split = clips.column("split") == "train"
+    training = of_split & (clips.column("quarantine") == "")
     able = np.flatnonzero(training)
+    if train > len(able):
+        raise UsageError(
+            _too_few(train, len(able), clips.column("quarantine")[of_split & ~training])
+        )
     verbs = pc.fill_null(clips.table[LABEL + "verb"], "")
     chosen = spread(
         _codes(clips.table[LABEL + "uid"])[0][able], _codes(verbs)[0][able], train, seed=seed
@@ -542,6 +607,19 @@ def _chosen(clips: Clips, train: int, seed: int, counts: dict[str, int]) -> Clip
     keep[able[chosen]] = True
     counts["training clips not chosen"] = int((~keep).sum())
     return clips.where(keep)
+
+
+def _too_few(train: int, able: int, reasons: Array) -> str:
+    """Why so many training clips cannot be chosen, and what would help."""
+    said = f"--train {train}: only {able} of {able + len(reasons)} training clips can be used"
+    if not len(reasons):
+        return said
+    names, counts = np.unique(reasons.astype(str), return_counts=True)
+    common = str(names[counts.argmax()])
+    said += f"; of {counts.max()} the reason is: {common}"
+    if common != MISSING:
+        return said
+    return f"{said}; --absent-usable chooses before the videos are downloaded"
 
 
 def _plain(texts: pa.ChunkedArray) -> pa.ChunkedArray:

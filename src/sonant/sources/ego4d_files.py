@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ TABLE = {
     "sounding": "positive",
 }
 """Our columns and EgoClip's; the last is that of MC3's annotations."""
+NEEDED = ("uid", "time", "text")
+"""Those that no table of narrations may lack."""
 _SPACE = re.compile(r"\s*")
 
 
@@ -92,6 +94,22 @@ def read_narrations(path: Path) -> Narrations:
         TableError: the file is missing or not what it should be, and where.
     """
     return _of_json(path) if path.suffix.lower() == ".json" else _of_table(path)
+
+
+def read_annotations(path: Path) -> Narrations:
+    """Read a table of narrations that says which of them sound, in its column `positive`.
+
+    Raises:
+        TableError: the file is missing or not what it should be, and where; or nothing in it is
+            annotated.
+    """
+    found = _of_table(path, (*NEEDED, "sounding"))
+    if found.rows["sounding"].null_count == found.rows.num_rows:
+        raise TableError(
+            f"{path}: {TABLE['sounding']} is empty in all {found.rows.num_rows} rows; wanted is 1 "
+            "where the action sounds, 0 where not"
+        )
+    return found
 
 
 def read_videos(metadata: Path | None, manifest: Path | None) -> dict[str, Video]:
@@ -239,9 +257,9 @@ def _shown(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _of_table(path: Path) -> Narrations:
+def _of_table(path: Path, required: Sequence[str] = NEEDED) -> Narrations:
     there = _table(path)
-    needed = [TABLE[name] for name in ("uid", "time", "text")]
+    needed = [TABLE[name] for name in required]
     if missing := [name for name in needed if name not in there.column_names]:
         raise TableError(
             f"{path}: lacks {', '.join(missing)}; wanted are {', '.join(TABLE.values())}, of which "

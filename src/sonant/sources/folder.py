@@ -5,8 +5,9 @@ The CSV has a column `video` (path inside the folder), either `time` (roughly wh
 one split; every further column becomes a label, `sounding` a truth value. Times are seconds or
 `[hours:]minutes:seconds`.
 
-A row that cannot be used is kept with its reason in `quarantine`. A clip around a `time` that would
-begin before its video or end after it is moved inwards, not cut: every clip keeps its length.
+A row that cannot be used is kept with its reason in `quarantine`; whether a file with sound alone
+or pictures alone can be used is for `pack` to say. A clip around a `time` that would begin before
+its video or end after it is moved inwards, not cut: every clip keeps its length.
 """
 
 from __future__ import annotations
@@ -223,8 +224,9 @@ def _look(path: Path) -> Probe | str:
         return "it takes too much memory"
     if not found.duration <= LONGEST:
         return f"the file claims to last {found.duration:.0f} s"
-    missing = [name for name in ("video", "audio") if not getattr(found, f"has_{name}")]
-    return f"no {' and no '.join(missing)} stream" if missing else found
+    if not (found.has_video or found.has_audio):
+        return "no video and no audio stream"
+    return found
 
 
 def _windows(

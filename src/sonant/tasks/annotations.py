@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,12 @@ PAPER = {
     "wipe": 0.53, "rub": 0.39, "touch": 0.27, "lift": 0.19, "hold": 0.09,
 }  # fmt: skip
 """Table 1: the share of clips that sound in ten of the paper's verb groups."""
+HELD_OUT = ("val", "test")
 LARGE = 2
 """Clips that a group needs more of for retrieval (section 6.2)."""
+
+
+_WORDS: Mapping[bool | None, str] = {True: "yes", False: "no", None: ""}
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Open:
-    """A clip for the adjudicator: no majority, or votes missing."""
+    """A clip for the adjudicator: no majority, or votes missing, or decided by one."""
 
     id: str
     video: str
@@ -94,8 +98,11 @@ class Open:
     votes: dict[str, str]
     """Annotator to yes or no; those who did not vote are not in it."""
     why: str
+    """Empty if nothing was open, and the adjudicator decided all the same."""
     majority: str
     """yes or no where the votes there are decide all the same, else empty."""
+    decision: str = ""
+    """yes or no where the adjudicator has decided, else empty."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,9 @@ class Annotations:
     """Groups of more than `LARGE` clips, and how many clips those hold."""
     large_group_clips: int
     open: list[Open]
+    """Not decided yet."""
+    decided: list[Open]
+    """By an adjudicator."""
     resamples: int
     seed: int
     notes: list[str]
@@ -150,15 +160,19 @@ def annotate(
 ) -> tuple[Annotations, Clips]:
     """Make votes into truth, and say how far annotators agree on it and what it holds.
 
+    Clips that were not voted on keep the truth they have, so that a table may be annotated in
+    batches: in any order, and the result is that of all votes at once.
+
     Args:
-        clips: the table that was voted on.
+        clips: the table that was voted on, the label `sounding` of an earlier batch in it.
         votes: of `sources.annotations.read_votes`.
         panel: votes that each clip should have; more than half of them decide.
         decisions: an adjudicator's, by clip id; they go before the votes.
         verbs: groups of verbs, found in the narrations; without them the label `verb` counts.
         nouns: groups of nouns; without them the label `noun`.
         val: labelled clips, about, whose videos become the split val, while the other voted on
-            videos become test; 0 leaves all splits as they are.
+            videos become test; those that val and test hold of earlier batches are dealt anew with
+            them. 0 leaves all splits as they are.
         resamples: of the bootstrap over videos.
         seed: of the bootstrap and of the choice of validation videos, 0 or more.
 
@@ -168,7 +182,7 @@ def annotate(
 
     Raises:
         TableError: votes or decisions on clips that are not in the table, more votes than the
-            panel has.
+            panel has, a label `sounding` that is none.
         UsageError: impossible settings, or too few clips for validation.
     """
     at_least(1, panel=panel, resamples=resamples)
@@ -178,14 +192,15 @@ def annotate(
     truth = _truth(votes, panel, decisions)
     labelled = _labelled(clips, votes, truth, verbs, nouns)
     if val:
-        labelled = _split(labelled, rows, truth, val, seed)
+        labelled = _split(labelled, rows, val, seed)
     voted = labelled.where(np.isin(np.arange(len(clips)), rows))
     order = np.argsort(rows, kind="stable")
     votes = Votes(
         tuple(votes.clips[row] for row in order), votes.annotators, votes.votes[order]
     )  # in the order of the table, as `voted` is
     found = _Voted(voted, votes, [truth[row] for row in order], panel)
-    return found.report(len(clips), decisions, resamples, seed), labelled
+    report = found.report(len(clips), decisions, resamples, seed)
+    return replace(report, notes=[*report.notes, *_carried(clips, labelled, rows)]), labelled
 
 
 def _rows_of(
@@ -206,8 +221,8 @@ def _rows_of(
     if (counts > panel).any():
         row = int(np.argmax(counts > panel))
         raise TableError(
-            f"clip {votes.clips[row]!r} has {counts[row]} votes, but a panel has {panel}; say how "
-            "many vote on a clip"
+            f"clip {votes.clips[row]!r} has {counts[row]} votes, but a panel has {panel}; say with "
+            "--panel how many vote on a clip"
         )
     return np.array([places[id] for id in votes.clips], np.intp)
 
@@ -236,12 +251,13 @@ def _labelled(
     nouns: Taxonomy | None,
 ) -> Clips:
     """The clip table with the truth, and with verbs and nouns if there are taxonomies."""
-    sounding = pa.array(truth, pa.bool_())
-    joined = clips.join(pa.table({"id": pa.array(votes.clips, pa.string()), "sounding": sounding}))
-    name = LABEL + "sounding"
-    column = joined.table[name].cast(pa.bool_())  # null, if nothing at all is decided
-    place = joined.table.column_names.index(name)
-    clips = Clips(joined.table.set_column(place, name, column), clips.root)
+    told = dict(zip(votes.clips, truth, strict=True))
+    before = zip(clips.column("id"), _known(clips), strict=True)
+    sounding = pa.array([told.get(id, known) for id, known in before], pa.bool_())
+    table, name = clips.table, LABEL + "sounding"
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    clips = Clips(table.append_column(name, sounding), clips.root)
     if verbs is None and nouns is None:
         return clips
     actions = Actions(verbs, nouns)
@@ -265,20 +281,45 @@ def _named(clips: Clips, label: str) -> list[str | None]:
     ]
 
 
-def _split(
-    clips: Clips, rows: NDArray[np.intp], truth: list[bool | None], val: int, seed: int
-) -> Clips:
-    """Videos that were voted on as val or test, all their clips with them."""
-    videos = clips.column("video")
-    decided = rows[[known is not None for known in truth]]
-    chosen = held_out(videos[decided].tolist(), val, seed=seed)
-    voted = set(videos[rows])
+def _known(clips: Clips) -> list[bool | None]:
+    """Whether each clip sounds, None where that is unknown."""
+    name = LABEL + "sounding"
+    if name not in clips.table.column_names:
+        return [None] * len(clips)
+    column = clips.table[name]
+    if pa.types.is_string(column.type) and column.null_count < len(clips):
+        raise TableError(f"{name} is of type string; wanted is bool, the truth of earlier votes")
+    return list(column.cast(pa.bool_()).to_pylist())
+
+
+def _split(clips: Clips, rows: NDArray[np.intp], val: int, seed: int) -> Clips:
+    """Videos that were voted on, now or before, as val or test, all their clips with them."""
+    videos, before = clips.column("video"), clips.column("split")
+    labelled = np.array([known is not None for known in _known(clips)], bool)
+    annotated = np.isin(np.arange(len(clips)), rows) | (labelled & np.isin(before, HELD_OUT))
+    chosen = held_out(videos[annotated & labelled].tolist(), val, seed=seed)
+    voted = set(videos[annotated])
     splits = [
         "val" if video in chosen else "test" if video in voted else split
-        for video, split in zip(videos, clips.column("split"), strict=True)
+        for video, split in zip(videos, before, strict=True)
     ]
     place = clips.table.column_names.index("split")
     return Clips(clips.table.set_column(place, "split", pa.array(splits, pa.string())), clips.root)
+
+
+def _carried(before: Clips, after: Clips, rows: NDArray[np.intp]) -> list[str]:
+    """What became of truths that the table had, and what of val and test has none."""
+    voted = np.isin(np.arange(len(before)), rows)
+    old, new = _known(before), _known(after)
+    had = np.array([truth is not None for truth in old], bool)
+    changed = np.array([one is not other for one, other in zip(old, new, strict=True)], bool)
+    unknown = np.array([truth is None for truth in new], bool)
+    counts = {
+        "truths of clips that were not voted on are kept.": had & ~voted,
+        "truths that the table had are overwritten by the votes.": had & changed,
+        "clips of val and test have no truth.": unknown & np.isin(after.column("split"), HELD_OUT),
+    }
+    return [f"{of.sum()} {what}" for what, of in counts.items() if of.any()]
 
 
 @dataclass(frozen=True)
@@ -298,7 +339,8 @@ class _Voted:
         kappa, agreement = self._agreement(counts, complete, resamples, seed)
         groups = self._groups()
         large = [group.clips for group in groups if group.clips > LARGE]
-        open_ = self._open(counts, decisions)
+        listed = self._listed(counts, decisions)
+        open_ = [one for one in listed if not one.decision]
         return Annotations(
             clips=clips,
             voted=len(self.clips),
@@ -324,6 +366,7 @@ class _Voted:
             large_groups=len(large),
             large_group_clips=sum(large),
             open=open_,
+            decided=[one for one in listed if one.decision],
             resamples=resamples,
             seed=seed,
             notes=self._notes(open_, complete),
@@ -359,9 +402,9 @@ class _Voted:
         splits, videos = self.clips.column("split"), self.clips.column("video")
         known = np.array([told is not None for told in self.truth], bool)
         sounds = np.array([told is True for told in self.truth], bool)
-        names = [name for name in ("val", "test") if name in splits]
+        names = [name for name in HELD_OUT if name in splits]
         found = []
-        for name in names + sorted(set(splits) - {"val", "test"}):
+        for name in names + sorted(set(splits) - set(HELD_OUT)):
             here = known & (splits == name)
             part = int(here.sum()), len(set(videos[here])), int(sounds[here].sum())
             found.append(Part(name or "(none)", *part, _mean(sounds[here])))
@@ -404,22 +447,23 @@ class _Voted:
         counts = sorted(Counter(name for name, _ in heard).items(), key=lambda of: (-of[1], of[0]))
         return [Group(name, count, example[name]) for name, count in counts]
 
-    def _open(self, counts: Array, decisions: Mapping[str, bool]) -> list[Open]:
+    def _listed(self, counts: Array, decisions: Mapping[str, bool]) -> list[Open]:
+        """What is for an adjudicator, and what one has decided."""
         by_votes = majority(counts, self.panel)
         found = []
         for row, (clip, told) in enumerate(zip(self.clips, by_votes, strict=True)):
             missing = self.panel - int(counts[row].sum())
-            if clip.id in decisions or (told is not None and not missing):
+            decision = decisions.get(clip.id)
+            if decision is None and told is not None and not missing:
                 continue
             cast = zip(self.votes.annotators, self.votes.votes[row].tolist(), strict=True)
             votes = {name: "yes" if vote == YES else "no" for name, vote in cast if vote != BLANK}
             whys = ["no majority"] * (told is None)
             whys += [f"{missing} of {self.panel} votes missing"] * (missing > 0)
-            side = "" if told is None else "yes" if told else "no"
             found.append(
                 Open(
                     clip.id, clip.video, clip.start, clip.end, clip.text, votes,
-                    ", ".join(whys), side,
+                    ", ".join(whys), _WORDS[told], _WORDS[decision],
                 )
             )  # fmt: skip
         return sorted(found, key=lambda clip: (clip.majority != "", clip.id))
