@@ -76,6 +76,7 @@ def test_imports_point_down(path: Path) -> None:
     assert not above, f"{path.name} imports {above}, which are not below it"
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_load_torch() -> None:
     modules = "; ".join(f"import sonant.{name}" for name in TORCHLESS)
     code = f"import sys; {modules}; sys.exit('torch' in sys.modules)"

@@ -413,6 +413,7 @@ def test_clips_without_words_are_named() -> None:
     Examples(mute, Toy(), views(), ALL, partial=True).check_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sleep", [0.0, 60.0])
 def test_a_program_that_fails_does_not_wait_for_its_workers(sleep: float) -> None:
     """Which leave SIGTERM to it: those that look for work, and one that is stuck in a clip."""

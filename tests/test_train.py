@@ -155,6 +155,7 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
     assert [line["loss"] for line in log(tmp_path)] == [line["loss"] for line in log(trained)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_workers_and_a_cache_does_too(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ def test_sigterm_saves_stops_and_lets_go_on(trained: Path, tmp_path: Path) -> No
     assert weights(tmp_path) == weights(trained)
 
 
+@pytest.mark.slow
 def test_sigterm_of_the_whole_group_saves_too(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +430,7 @@ def beginning(tokenizer: Any, **arguments: Any) -> Recipe:
     return recipe
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_begun_again_begins_the_same(tmp_path: Path) -> None:
     """Killed after the first step of a stage, of which nothing was saved yet."""
     run(tmp_path / "whole", recipe=beginning)

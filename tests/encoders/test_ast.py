@@ -12,6 +12,7 @@ TINY = {**OURS, "bins": 32, "patch": 8, "stride": 5, "epsilon": 1e-12}
 SOUND = torch.randn(2, 43, 32, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_ast_is_that_of_transformers() -> None:
     from transformers import ASTConfig, ASTModel
 

@@ -86,6 +86,7 @@ def mutants(originals: list[Path], folder: Path, number: int) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_mutated_files_are_packed_or_have_a_reason(originals, tmp_path):
     paths = mutants(originals, tmp_path, 60)
     window = Window(0.2, 0.4)
@@ -99,6 +100,7 @@ def test_mutated_files_are_packed_or_have_a_reason(originals, tmp_path):
         assert len(there.read(int(row), frames=2).frames) == 2
 
 
+@pytest.mark.slow
 def test_mutated_files_end_in_a_result_or_a_reason(originals, tmp_path):
     paths = mutants(originals, tmp_path, MUTATIONS)
     done = subprocess.run(

@@ -32,6 +32,7 @@ ONE_STREAM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_odd_videos(sonant_data, tmp_path):
     root = sonant_data / "odd_videos"

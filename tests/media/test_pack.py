@@ -537,6 +537,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(root, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_video(film, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "bad_decoder")
     for name in ("a.mp4", "crash.mp4", "hang.mp4", "z.mp4"):

@@ -186,6 +186,7 @@ class Killing(Poor):
         return super().read(row, frames=frames)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", Poor())
     assert run(tmp_path / "cached", Poor(), tmp_path / "cache") == whole

@@ -58,6 +58,7 @@ def test_by_hand() -> None:
     assert hungarian_accuracy(many, LABELS) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 @given(assigned())
 def test_nmi_is_over_the_mean_of_entropies(data: tuple[Array, Array]) -> None:
     c, y = (list(column) for column in data)

@@ -79,6 +79,7 @@ def test_files_that_cannot_be_read_are_rows_too(root: Path) -> None:
     assert good == ["b.MP4", "kitchen/a.mp4", "mute.mp4"]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

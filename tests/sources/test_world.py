@@ -71,6 +71,7 @@ def samples(path: Path) -> np.ndarray:
         return np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
 
 
+@pytest.mark.slow
 def test_one_worker_makes_what_two_make_and_more_videos_change_none(
     two: Path, tmp_path: Path, short: None
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_louder_stem_is_no_less_prominent() -> None:
     assert shares[0] == 0 and shares[-1] > 0.95
 
 
+@pytest.mark.slow
 def test_truth_is_consistent(drawn: list[Truth]) -> None:
     for truth in drawn:
         assert truth.sounding == (truth.visible and truth.audible and not truth.wrong)
