@@ -14,12 +14,17 @@ from sonant import embed as embedding
 from sonant.clips import Clips
 from sonant.embed import carry, embed
 from sonant.errors import MediaError, TableError, UsageError
+from sonant.media.pack import Pack, pack
 from sonant.media.read import Media
+from sonant.media.shard import to_wav
 from sonant.methods.classify import supervised_small
 from sonant.methods.mc3 import mc3_small
 from sonant.metrics.calibration import Platt
+from sonant.report.films import film
 from sonant.tasks.calibration import Calibration
+from sonant.tasks.discovery import discovery
 from sonant.train import train
+from sonant.types import Clip
 from toy import SECONDS, TINY, Toy, packed_toys, toy_clips
 
 
@@ -60,6 +65,27 @@ def test_what_a_clip_lacks_is_null_and_what_is_bad_is_left_out(run: Path, tmp_pa
     assert np.isfinite(features.matrix("audio")).all()
     assert np.isfinite(np.delete(features.matrix("text"), 2, 0)).all()
     assert toy.reads == 5
+
+
+def test_of_a_partial_pack_what_a_clip_lacks_is_null(run: Path, tmp_path: Path) -> None:
+    whole = Toy().read(0, frames=6)
+    mute = Media(whole.frames, whole.frame_times, None, None, whole.rate)
+    (tmp_path / "both.mp4").write_bytes(film(whole))
+    (tmp_path / "seen.mp4").write_bytes(film(mute))
+    (tmp_path / "heard.wav").write_bytes(to_wav(whole.samples, whole.rate))
+    said = {"both.mp4": "cuts the cup", "heard.wav": "washes the pot", "seen.mp4": ""}
+    rows = [Clip(name, name, 0.0, SECONDS, text, "test") for name, text in said.items()]
+    table = Clips.of(rows, root=tmp_path)
+    clips = pack(table, tmp_path / "pack", short_side=36, partial=True, workers=1)
+    media = Pack(clips, tmp_path / "pack")
+    features = embed(run, clips, tmp_path / "f.parquet", media=media, workers=0)
+    assert features.ids.tolist() == list(said)
+    assert np.isnan(features.matrix("audio")).all(1).tolist() == [False, False, True]
+    assert np.isnan(features.matrix("video")).all(1).tolist() == [False, True, False]
+    np.testing.assert_allclose(features.matrix("audio")[1], features.matrix("audio")[0], atol=0.1)
+    judged = discovery({"m": features}, clips, reference_split=None, resamples=2)
+    assert "m AV: 2 of 3 clips have no score: left out." in judged.notes
+    assert [row.clips for row in judged.rows if row.pair == "AV"] == [1, 1, 1]
 
 
 class Killing(Toy):

@@ -3,11 +3,13 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageColor
 from rich.console import Console
@@ -21,6 +23,7 @@ from sonant.report import (
     calibration_table,
     clusters_table,
     discovery_table,
+    figures,
     read,
     report,
     retrieval_table,
@@ -382,6 +385,24 @@ def test_films_of_clusters_fill_no_more_than_they_may(
     assert all(attrs["alt"] for attrs in page.all("img"))
 
 
+def test_clips_without_pictures_are_told_of_and_not_shown(
+    learnt: Path, tmp_path: Path, shelf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Media(None, None, media().samples, 3.0, 16_000)
+    monkeypatch.setattr(Shelf, "read", lambda shelf, row, *, frames: heard if row % 2 else media())
+    page = Page(report(learnt, tmp_path / "page.html", pack="shelf").read_text())
+    members = [
+        int(one["id"][1:])
+        for row in read(learnt)["clusters"]["rows"]
+        for cluster in row["clusters"]
+        for one in cluster["members"]
+    ]
+    shown = sum(row % 2 == 0 for row in members)
+    assert 0 < shown == len(page.all("video")) < len(members)
+    assert not page.all("img")
+    assert {f"c{row}" for row in members} <= {attrs.get("title") for attrs in page.all("p")}
+
+
 def test_probabilities_and_clusters_in_the_terminal(learnt: Path) -> None:
     found = read(learnt)
     text = shown(calibration_table(found))
@@ -434,3 +455,121 @@ def test_a_contact_sheet_shows_the_middle_frames_of_the_clusters(
     few: Any = Shelf(table().where(np.arange(97) > 95))
     with pytest.raises(SonantError, match="clips are not in this pack"):
         contact_sheet(found, few, tmp_path / "a.png")
+
+
+def of_run(features: Features, run: str) -> Features:
+    return Features(features.table, run, features.data)
+
+
+def test_a_report_never_holds_two_models_of_one_name(tmp_path: Path) -> None:
+    path, clips = tmp_path / "report.json", table()
+    first, other = of_run(features(clips), "a@1"), of_run(features(clips), "b@2")
+    save(
+        path,
+        clips=clips,
+        discovery=discovery({"MC3": first}, clips, resamples=5),
+        clusters=clusters({"beside": first}, clips, number=3, permutations=2),
+        examples={"agreeing": []},
+        made_from={"discovery": "d", "clusters": "c"},
+    )
+    save(path, clips=clips, retrieval=retrieval({"beside": first}, clips, resamples=5))
+    assert [part for part in module.PARTS if read(path)[part]] == [
+        "discovery", "retrieval", "clusters", "examples",
+    ]  # fmt: skip
+    save(path, clips=clips, retrieval=retrieval({"MC3": other}, clips, resamples=5))
+    found = read(path)
+    assert [part for part in module.PARTS if found[part]] == ["retrieval", "clusters"]
+    assert found["made from"] == {"clusters": "c"}
+
+
+def test_relabelled_clips_are_others(tmp_path: Path) -> None:
+    path, clips = tmp_path / "report.json", table()
+    models = {"MC3": features(clips)}
+    save(path, clips=clips, retrieval=retrieval(models, clips, resamples=5))
+    told = clips.column("sounding").tolist()
+    flipped = [None if value is None else not value for value in told]
+    relabelled = clips.join(pa.table({"id": clips.column("id").tolist(), "sounding": flipped}))
+    assert relabelled.digest() == clips.digest()
+    save(path, clips=relabelled, discovery=discovery(models, relabelled, resamples=5))
+    assert read(path)["retrieval"] is None
+
+
+NAMES = ("$x^$", "a[/b]", "MC3 [no consensus]")
+
+
+def test_any_name_can_be_shown(tmp_path: Path) -> None:
+    path, clips = tmp_path / "report.json", table()
+    models = dict.fromkeys(NAMES, features(clips))
+    save(
+        path,
+        clips=clips,
+        discovery=discovery(models, clips, resamples=2),
+        calibration=calibration(models, clips, learn_from="train", resamples=2),
+        retrieval=retrieval(models, clips, resamples=2),
+        clusters=clusters(models, clips, number=3, permutations=2),
+    )
+    found = read(path)
+    for made in (discovery_table, calibration_table, retrieval_table, clusters_table):
+        text = shown(made(found))
+        assert all(name in text for name in NAMES)
+    assert "$x^$</text>" in page_of(path)
+
+
+def test_curves_of_many_models_are_all_there_and_look_different(folder: Path) -> None:
+    found = read(folder / "report.json")["discovery"]
+    row, names = found["rows"][0], [f"row {place}" for place in range(26)]
+    plot = figures.curves(found | {"rows": [row | {"name": name} for name in names]}, "AV")
+    assert all(f">{name}</text>" in plot for name in names)
+    looks = [str(look) for look in islice(figures._looks(), 100)]
+    assert len(set(looks)) == 100
+    assert [looks[place].count("'-'") for place in (5, 6)] == [1, 0]
+
+
+def test_an_older_report_is_shown_and_one_of_no_clips_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    found = json.loads((folder / "report.json").read_text())
+    del found["made by"], found["made from"]
+    path.write_text(json.dumps(found))
+    assert "an older sonant" in page_of(path)
+    assert not module.holds(path, {"discovery": "d"})
+    del found["clips"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(TableError, match="does not say of which clips"):
+        read(path)
+
+
+def test_a_log_may_end_in_the_middle_of_a_line(folder: Path, tmp_path: Path) -> None:
+    log, bare, out = (tmp_path / name for name in ("log.jsonl", "report.json", "p.html"))
+    save(bare, clips=table())
+    whole = (folder / "log.jsonl").read_text()
+
+    def page(text: str) -> str:
+        log.write_text(text)
+        return report(bare, out, logs={"MC3": log}).read_text()
+
+    assert page(whole + '{"stage": "refi') == page(whole)
+    for text, message in (
+        ('{}\n{"a"\n{}\n', "at line 2: "),
+        ("{}\n{}\n3\n", "at line 3: it is '3'"),
+    ):
+        with pytest.raises(TableError, match=message):
+            page(text)
+    (tmp_path / "record.json").write_text('{"recipe": ')
+    with pytest.raises(TableError, match=r"record\.json: is no record: "):
+        page(whole)
+
+
+def test_the_page_says_what_the_sound_agrees_with(tmp_path: Path) -> None:
+    path, clips = tmp_path / "report.json", table()
+    whole = features(clips)
+    ids = whole.ids.tolist()
+    told = Features.of(ids, {m: whole.matrix(m) for m in ("audio", "text")})
+    loud = Features.of(ids, scores={"loudness mean": RNG.normal(size=len(ids))})
+    for model, pair, words in (
+        (whole, "AV raw", "their picture"),
+        (told, "AL raw", "their narration"),
+    ):
+        shown = examples(agreement(model, clips), clips, loud, score=pair)
+        found = discovery({"MC3": model}, clips, resamples=2)
+        save(path, clips=clips, discovery=found, examples=shown)
+        assert f"most and least with {words} by MC3" in page_of(path)

@@ -208,6 +208,15 @@ def carry(run: Path, calibration: Calibration) -> Path:
     return path
 
 
+def weights_of(run: Path) -> str:
+    """Hash of a finished run's weights and of what makes media their inputs, as features name it.
+
+    Raises:
+        UsageError: the folder holds no finished run.
+    """
+    return _weights(_plain(Path(run)).name)
+
+
 def _check(calibration: Calibration, model: Model, path: Path) -> None:
     """Refuse a calibration of other weights, or of a score that no file is scored by."""
     weights = _weights(model.name)

@@ -197,3 +197,48 @@ def test_other_files_are_no_calibrations(
     path.write_text("[]")
     with pytest.raises(TableError, match="is no calibration of version 1"):
         Calibration.read(path)
+
+
+def test_a_model_that_cannot_be_calibrated_leaves_the_others_be(
+    split: Clips, model: Features
+) -> None:
+    one = np.ones((len(split), 4), np.float32)
+    constant = Features.of(model.ids.tolist(), {"audio": one, "video": one})
+    report = calibration({"MC3": model, "collapsed": constant}, split, resamples=5)
+    assert [row.name for row in report.rows] == ["MC3", "base rate"]
+    assert list(report.runs) == ["MC3"]
+    assert "collapsed: is left out: all 60 scores are 1" in report.notes[0]
+    with pytest.raises(UsageError, match="collapsed: all 60 scores are 1"):
+        calibration({"collapsed": constant, "MC3": model}, split, resamples=5)
+
+
+def test_a_model_may_be_called_as_the_baseline_is(split: Clips, model: Features) -> None:
+    rows = calibration({"base rate": model}, split, resamples=5).rows
+    assert [(row.name, row.kind) for row in rows] == [
+        ("base rate", "model"),
+        ("base rate", "chance"),
+    ]
+
+
+def test_judged_clips_of_one_class_are_noted(split: Clips, model: Features) -> None:
+    parts = zip(split.column("sounding").tolist(), split.column("split"), strict=True)
+    one = label(split, [True if part == "test" else value for value, part in parts])
+    report = judge(one, model)
+    assert "120 of 120 labelled clips sound: with one class only" in report.notes[0]
+    assert report.rows[0].measures == {}
+
+
+def test_learning_from_what_was_trained_on_is_noted(split: Clips, model: Features) -> None:
+    assert judge(split, model).notes == []
+    assert "the training's of MC3" in judge(split, model, trained_on={"MC3": "val"}).notes[0]
+    assert "the training's of MC3" in judge(split, model, learn_from="train").notes[0]
+    assert judge(split, model, learn_from="train", trained_on={"MC3": "val"}).notes == []
+
+
+@pytest.mark.parametrize("score", ["AV centred", "AL pmi"])
+def test_a_curve_is_not_learnt_against_another_bank(
+    split: Clips, model: Features, score: str
+) -> None:
+    with pytest.raises(UsageError, match="name a reference split"):
+        judge(split, model, score=score, reference_split=None)
+    assert judge(split, model, reference_split=None, resamples=5).rows

@@ -125,6 +125,8 @@ def test_wrong_requests_are_refused(
         group(table, model, number=121)
     with pytest.raises(UsageError, match="sample must be at least 1, not -3"):
         group(table, model, sample=-3)
+    with pytest.raises(UsageError, match="seed must be at least 0, not -1"):
+        group(table, model, seed=-1)
     with pytest.raises(UsageError, match="number must be at least 2"):
         group(table, model, number=1)
     with pytest.raises(UsageError, match="none were given"):

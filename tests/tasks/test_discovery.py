@@ -8,6 +8,7 @@ from sklearn import metrics as oracle
 from sonant.clips import Clips
 from sonant.errors import TableError, UsageError
 from sonant.features import Features
+from sonant.tasks.agreement import label
 from sonant.tasks.discovery import Discovery, Row, discovery
 
 
@@ -193,9 +194,44 @@ def test_wrong_use_is_named(table: Clips, model: Features, trivial: Features) ->
         discovery({}, table)
     with pytest.raises(UsageError, match="no clip is in split 'dev'"):
         judge(table, model, split="dev")
+    with pytest.raises(UsageError, match="seed must be at least 0, not -1"):
+        judge(table, model, seed=-1)
     with pytest.raises(UsageError, match="temperature is positive, not 0"):
         judge(table, model, temperature=0.0)
     with pytest.raises(TableError, match="120 of 120 clips have no features"):
         judge(table, model.of_clips(table.where(split="train").column("id")))
     with pytest.raises(UsageError, match="none has both"):
         judge(table, trivial)
+
+
+def test_the_verb_prior_never_sees_another_split_than_the_reference(
+    table: Clips, model: Features
+) -> None:
+    place = table.table.column_names.index("split")
+    parts = table.column("split").tolist()
+    parts[:12] = ["val"] * 12
+    three = Clips(table.table.set_column(place, "split", [parts]), table.root)
+    truth = table.column("sounding")
+    swapped = np.where(np.array(parts) == "test", ~truth.astype(bool), truth)
+    one, other = (
+        find(judge(relabelled(three, "sounding", of.tolist()), model, split="val"), "verb prior")
+        for of in (truth.astype(bool), swapped)
+    )
+    assert repr(one) == repr(other)
+    for bank in ("test", None):
+        rows = judge(table, model, reference_split=bank).rows
+        assert "prior" not in {row.kind for row in rows}
+
+
+def test_labels_that_are_not_known_are_no_group(table: Clips, model: Features) -> None:
+    verbs = ["" if v == "cut" else v for v in table.column("verb")]
+    numbers = [float("nan") if not v else float(len(v)) for v in verbs]
+    nulls = [v or None for v in verbs]
+    rows = [
+        find(judge(relabelled(table, "verb", of), model), "MC3", "AV", "raw").areas["within_verb"]
+        for of in (verbs, nulls)
+    ]
+    assert rows[0] == rows[1]
+    values = label(relabelled(table, "verb", numbers), "verb")
+    assert set(values) == {"", "3.0", "4.0"}
+    assert set(label(table, "no such label")) == {""}

@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,3 +164,31 @@ def test_models_of_two_modalities_have_their_directions_beside_a_whole_one(
     deaf = retrieval({"mute": Features.of(ids, {"video": seen, "text": told})}, table)
     assert deaf.rows == []
     assert "nothing to compare" in deaf.notes[0]
+
+
+def relabelled(table: Clips, **labels: list[Any]) -> Clips:
+    columns = {name: pa.array(of) for name, of in labels.items()}
+    return table.join(pa.table({"id": table.column("id").tolist(), **columns}))
+
+
+def test_labels_that_no_clip_has_are_as_none(table: Clips, model: Features) -> None:
+    blank: list[Any] = [None] * len(table)
+    plain = judge(table, model)
+    for empty in (blank, [""] * len(table), [float("nan")] * len(table)):
+        assert judge(relabelled(table, group=empty), model) == plain
+    named = relabelled(table, group=table.column("text").tolist(), verb=blank)
+    assert judge(named, model) == plain
+    neither = judge(relabelled(table, verb=blank), model)
+    assert neither.rows == []
+    assert "the labels there are: noun, sounding, case." in neither.notes[0]
+    deaf = table.table.column_names.index("label.sounding")
+    nulls = table.table.set_column(deaf, "label.sounding", pa.array(blank, pa.bool_()))
+    report = judge(Clips(nulls, table.root), model)
+    assert "silent clips are among" in report.notes[0]
+    assert report.queries + report.gallery == 120
+    silent = judge(relabelled(table, sounding=[False] * len(table)), model)
+    assert silent.notes == [
+        "None of the clips with a group sounds (label.sounding): nothing to retrieve."
+    ]
+    with pytest.raises(UsageError, match="seed must be at least 0, not -1"):
+        judge(table, model, seed=-1)

@@ -33,6 +33,8 @@ PackFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Report = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")]
 
+RESERVED = ("base rate", "verb prior", "chance")
+"""Rows of a report that are no model's."""
 LOCAL_PATHS = ConstructorRegistry()
 """For tyro: what is an address is no path, and must not be taken for one."""
 
@@ -65,13 +67,19 @@ def local(text: str) -> Path:
 
 
 def named(pairs: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=FILE arguments as a dict."""
+    """NAME=FILE arguments as a dict.
+
+    Raises:
+        UsageError: one is of another form, or names are not unique or are those of other rows.
+    """
     split = [pair.partition("=") for pair in pairs]
     if wrong := [pair for pair, (name, _, path) in zip(pairs, split, strict=True) if not path]:
         raise UsageError(f"{wrong[0]!r} is not of the form NAME=FILE, such as mc3=features.parquet")
     names = [name for name, _, _ in split]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"{repeated[0]!r} is the name of more than one file; names are unique")
+    if taken := [name for name in names if name in RESERVED]:
+        raise UsageError(f"{taken[0]!r} is a row of every report: choose another name")
     return {name: local(path) for name, _, path in split}
 
 

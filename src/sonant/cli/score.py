@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from sonant.cli.arguments import (
     named,
 )
 from sonant.clips import Clips
-from sonant.errors import UsageError
+from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.types import Modality
 
@@ -62,24 +63,51 @@ def score_discovery(
         threshold: what makes a yes: the probability with the best balanced accuracy or F1 on the
             clips learnt from, or a half.
         calibration: where to keep what was learnt for the first model: the folder of its run, whose
-            `sonant.load(RUN).score` then gives probabilities, or a file.
+            `sonant.load(RUN).score` then gives probabilities, or a file that ends in .json.
         out: the report to write.
         scores: a Parquet file for the first model's score of every clip, and its probability.
         seed: of the bootstrap over videos.
     """
     from sonant import report
 
-    if calibration is not None and calibrate is None:
-        raise UsageError(f"nothing to keep in {calibration}: give --calibrate platt or isotonic")
+    if calibration is not None:
+        _check_place(calibration, calibrate, features)
     asked = (features, baselines, trivial, split, reference_split, temperature, seed)
     made_from = {"discovery": key(asked, pack, *named(features + baselines).values())}
-    judging = (_split(split), _split(reference_split), temperature, seed)
-    if not report.holds(out, made_from) or (scores is not None and not scores.is_file()):
-        _discover(pack, features, baselines, trivial, judging, out, scores, made_from)
+    judging = (
+        _split(pack, split), _split(pack, reference_split, "--reference-split"), temperature, seed
+    )  # fmt: skip
+    if calibrate is not None:
+        _split(pack, calibrate_split, "--calibrate-split")
+    if not report.holds(out, made_from):
+        _discover(pack, features, baselines, trivial, judging, out, made_from)
     console.print(report.discovery_table(report.read(out)))
     if calibrate is not None:
         learning = (calibrate, calibrate_score, calibrate_split, threshold)
         _calibrate(pack, features, learning, judging, out, calibration, scores)
+    elif scores is not None:
+        _first(pack, features, judging).write(scores)
+
+
+def _check_place(calibration: Path, calibrate: Kind | None, features: tuple[str, ...]) -> None:
+    """Refuse where a calibration cannot be kept, before anything is computed for it."""
+    if calibrate is None:
+        raise UsageError(f"nothing to keep in {calibration}: give --calibrate platt or isotonic")
+    if not calibration.is_dir():
+        if calibration.suffix != ".json":
+            raise UsageError(
+                f"--calibration {calibration}: no such run; give the folder of one, or a file that "
+                "ends in .json"
+            )
+        return
+    from sonant.embed import weights_of
+
+    file = next(iter(named(features).values()))
+    if Features.read(file).run.rpartition("@")[2] != weights_of(calibration):
+        raise UsageError(
+            f"{file} was embedded by other weights than {calibration} holds, or by another sonant: "
+            f"`sonant embed {calibration} PACK {file}` again"
+        )
 
 
 Judging = tuple[str | None, str | None, float, int]
@@ -93,13 +121,12 @@ def _discover(
     trivial: bool,
     judging: Judging,
     out: Path,
-    scores: Path | None,
     made_from: Mapping[str, str],
 ) -> None:
-    """Judge, and write the report and the first model's scores."""
+    """Judge, and write the report."""
     from sonant import report
     from sonant.media.pack import Pack
-    from sonant.tasks.agreement import agreement, examples
+    from sonant.tasks.agreement import examples
     from sonant.tasks.discovery import discovery
     from sonant.tasks.trivial import trivial as measure
 
@@ -116,18 +143,21 @@ def _discover(
         baselines=beside | ({"trivial": measured} if trivial else {}),
         seed=seed,
     )
-    scored = agreement(
-        next(iter(models.values())),
-        clips,
-        split=split,
-        reference_split=bank,
-        temperature=temperature,
-    )
-    if scores is not None:
-        scored.write(scores)
+    scored = _first(pack, features, judging)
     pair = "AV raw" if "AV raw" in scored.scores else "AL raw"
     shown = examples(scored, clips, measured, score=pair)
     report.save(out, clips=clips, discovery=found, examples=shown, made_from=made_from)
+
+
+def _first(pack: Path, features: tuple[str, ...], judging: Judging) -> Features:
+    """All scores of the first model."""
+    from sonant.media.pack import Pack
+    from sonant.tasks.agreement import agreement
+
+    split, bank, temperature, _ = judging
+    clips = Pack.open(pack).clips
+    first = next(iter(features_of(clips, features[:1]).values()))
+    return agreement(first, clips, split=split, reference_split=bank, temperature=temperature)
 
 
 def _calibrate(
@@ -142,7 +172,6 @@ def _calibrate(
     """Add the judged probabilities to the report; keep the first model's curve, and its answers."""
     from sonant import report
     from sonant.media.pack import Pack
-    from sonant.tasks.agreement import agreement
     from sonant.tasks.calibration import calibrate, calibration
 
     kind, score, learn_from, rule = learning
@@ -155,6 +184,7 @@ def _calibrate(
         found = calibration(
             models, clips, kind=kind, score=score, learn_from=learn_from, split=split, rule=rule,
             reference_split=bank, temperature=temperature, seed=seed,
+            trained_on=_trained_on(models, clips),
         )  # fmt: skip
         report.save(out, clips=clips, calibration=found, made_from=made_from)
     console.print(report.calibration_table(report.read(out)))
@@ -165,19 +195,51 @@ def _calibrate(
         reference_split=bank, temperature=temperature,
     )  # fmt: skip
     if scores is not None:
-        there = agreement(first, clips, split=split, reference_split=bank, temperature=temperature)
+        there = _first(pack, features, judging)
         both = there.scores | {"probability": learnt.probability(there.scores[score])}
         Features.of(there.ids.tolist(), scores=both, run=there.run, data=there.data).write(scores)
     if keep is not None and keep.is_dir():
         from sonant.embed import carry
 
-        console.print(f"calibration kept in {carry(keep, learnt)}")
+        console.print(f"calibration kept in {carry(keep, learnt)}", markup=False)
     elif keep is not None:
         learnt.write(keep)
-        console.print(f"calibration kept in {keep}")
+        console.print(f"calibration kept in {keep}", markup=False)
 
 
-def _split(name: str) -> str | None:
+def _trained_on(models: Mapping[str, Features], clips: Clips) -> dict[str, str]:
+    """Name to the split that a model was trained on, where its run is there and says so."""
+    runs = {name: Path(of.run.rpartition("@")[0]) for name, of in models.items() if of.run}
+    there = {name: run for name, run in runs.items() if (run / "record.json").is_file()}
+    if not there:
+        return {}
+    from sonant.checkpoint import read_record
+
+    digests = {
+        clips.where(split=split, quarantined=False).digest(): split
+        for split in sorted(set(clips.column("split")))
+    }
+    found: dict[str, str] = {}
+    for name, run in there.items():
+        with suppress(UsageError):  # the record of another sonant: it is not known
+            found[name] = digests.get(read_record(run)["data"], "")
+    return {name: split for name, split in found.items() if split}
+
+
+def _split(pack: Path, name: str, flag: str = "--split") -> str | None:
+    """The split of that name; None for all clips.
+
+    Raises:
+        UsageError: there is no such split.
+    """
+    from sonant.media.pack import Pack
+
+    there = sorted(set(Pack.open(pack).clips.column("split")) - {""})
+    if name != "all" and name not in there:
+        raise UsageError(
+            f"{flag} {name}: no clip is in that split; {', '.join(there) or 'none'} and all are "
+            "to choose from"
+        )
     return None if name == "all" else name
 
 
@@ -213,12 +275,13 @@ def score_retrieval(
     if report.holds(out, made_from):
         console.print(report.retrieval_table(report.read(out)))
         return
+    at_least(1, **{"--more-than": more_than})
     clips = Pack.open(pack).clips
     found = retrieval(
         features_of(clips, features),
         clips,
-        split=_split(split),
-        reference_split=_split(reference_split),
+        split=_split(pack, split),
+        reference_split=_split(pack, reference_split, "--reference-split") if centred else None,
         centred=centred,
         more_than=more_than,
         seed=seed,
@@ -265,6 +328,7 @@ def score_clusters(
 
     asked = (features, modality, clusters, linkage, metric, labels, split, sample, seed)
     made_from = {"clusters": key(asked, pack, *named(features).values())}
+    at_least(2, **{"--clusters": clusters})
     media = Pack.open(pack)
     if not report.holds(out, made_from):
         found = cluster(
@@ -272,7 +336,7 @@ def score_clusters(
             media.clips,
             modality=modality,
             number=clusters,
-            split=_split(split),
+            split=_split(pack, split),
             linkage=linkage,
             metric=metric,
             labels=labels,
@@ -284,7 +348,7 @@ def score_clusters(
     console.print(report.clusters_table(made))
     if sheet is not None:
         contact_sheet(made["clusters"], media, sheet)
-        console.print(f"contact sheet in {sheet}")
+        console.print(f"contact sheet in {sheet}", markup=False)
 
 
 def score_annotations(
@@ -302,11 +366,12 @@ def score_annotations(
     """Make annotators' votes into truth: majority, agreement, splits, which verbs sound.
 
     Args:
-        clips: the clip table that was voted on.
+        clips: the clip table that was voted on; truths of clips without votes are kept.
         votes: CSV with the columns clip, annotator and vote, or clip and a column of votes for
             each annotator; a vote is yes, no or nothing.
         decisions: CSV with the columns clip and decision, which go before the votes: such as
-            adjudication.csv of an earlier run, filled in.
+            adjudication.csv of an earlier run, filled in. One in OUT with decisions that are not
+            given is never written over.
         panel: votes that each clip should have; more than half of them decide.
         verbs: narration_verb_taxonomy.csv, to find verbs in the narrations; else the table's
             label verb counts.

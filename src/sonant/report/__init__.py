@@ -7,6 +7,7 @@ inside it. The same files make the same page.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections import Counter
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from rich.markup import escape
 from rich.table import Table
 
-from sonant.clips import Clips
+from sonant.clips import LABEL, Clips
 from sonant.errors import SonantError, TableError
 from sonant.files import replacing
 from sonant.media.pack import Pack
@@ -85,7 +87,8 @@ def save(
 ) -> None:
     """Write what was found as JSON, NaN as null, or add it to what the file holds already.
 
-    What is not given stays as it is in a report of the same clips; one of other clips is replaced.
+    What is not given stays as it is in a report of the same clips and labels, as long as its models
+    are of the same runs as those of their names that are given; all else is replaced.
 
     Args:
         path: the file, usually report.json.
@@ -101,9 +104,15 @@ def save(
         TableError: the file is there and is no report of this version.
     """
     path, about = Path(path), _summary(clips)
-    there = read(path) if path.is_file() else {}
-    kept = there if there.get("clips", {}).get("digest") == about["digest"] else {}
     given = dict(zip(PARTS, (discovery, calibration, retrieval, clusters, examples), strict=True))
+    runs = {
+        name: run
+        for part in (discovery, calibration, retrieval, clusters)
+        if part is not None
+        for name, run in part.runs.items()
+    }
+    there = read(path) if path.is_file() else {}
+    kept = _of_runs(there, runs) if there.get("clips") == about else {}
     report = {
         "schema": "sonant.report",
         "version": VERSION,
@@ -114,6 +123,22 @@ def save(
     }
     with replacing(path) as partial:
         partial.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+
+
+def _of_runs(there: Mapping[str, Any], runs: Mapping[str, str]) -> dict[str, Any]:
+    """A report without the parts in which one of these models is of another run.
+
+    Examples are of discovery's first model, and go with it.
+    """
+    other = {
+        part
+        for part in PARTS[:-1]
+        for name, run in (there[part] or {}).get("runs", {}).items()
+        if runs.get(name, run) != run
+    }
+    other |= {"examples"} if "discovery" in other else set()
+    made_from = {part: of for part, of in there["made from"].items() if part not in other}
+    return {**there, **dict.fromkeys(other), "made from": made_from}
 
 
 def holds(path: Path | str, made_from: Mapping[str, str]) -> bool:
@@ -145,7 +170,9 @@ def read(path: Path | str) -> dict[str, Any]:
             f"{path}: is of schema {schema}, version {there}; this sonant reads sonant.report, "
             f"version {VERSION}: make it again with `sonant score`"
         )
-    return {**dict.fromkeys(PARTS), **report}
+    if not isinstance(report.get("clips"), dict):
+        raise TableError(f"{path}: does not say of which clips it is: make it again")
+    return {**dict.fromkeys(PARTS), "made by": "an older sonant", "made from": {}, **report}
 
 
 def report(
@@ -203,7 +230,8 @@ def discovery_table(report: Mapping[str, Any]) -> Table:
         f"{found['positives']} sound; 95 % intervals over videos"
     )
     judged = any(row["areas"] for row in found["rows"])
-    table = Table(title=about if judged else found["notes"][0], title_justify="left", box=None)
+    title = about if judged else escape(found["notes"][0])
+    table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
     table.add_column("score", no_wrap=True)
     heads = ("ROC AUC", "AP", "in verb") if judged else ("clips", "mean score")
@@ -213,7 +241,8 @@ def discovery_table(report: Mapping[str, Any]) -> Table:
         table.add_row(f"[bold]{title}")
         for row in rows:
             score = SCORES.get(row["score"], "").removeprefix("double-")
-            table.add_row(f"  {row['name']}", score, *(_judged(row) if judged else _unjudged(row)))
+            name = escape(row["name"])
+            table.add_row(f"  {name}", score, *(_judged(row) if judged else _unjudged(row)))
     return table
 
 
@@ -223,7 +252,7 @@ def retrieval_table(report: Mapping[str, Any]) -> Table:
     about = (
         f"{found['queries']} queries, {found['gallery']} clips to find, {found['groups']} groups"
     )
-    title = f"How actions sound: {about}" if found["rows"] else " ".join(found["notes"])
+    title = f"How actions sound: {about}" if found["rows"] else escape(" ".join(found["notes"]))
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
     for name in ("hit@5", "hit@10", "mAP", "rank"):
@@ -233,7 +262,7 @@ def retrieval_table(report: Mapping[str, Any]) -> Table:
         for row in (row for row in found["rows"] if row["direction"] == direction):
             cells = [_interval(row["values"].get(name)) for name in ("hit@5", "hit@10", "map")]
             rank = _fraction(row["values"]["median_rank"]["value"], 1)
-            table.add_row(f"  {row['name']}", *cells, rank)
+            table.add_row(f"  {escape(row['name'])}", *cells, rank)
     return table
 
 
@@ -241,9 +270,9 @@ def calibration_table(report: Mapping[str, Any]) -> Table:
     """Calibrated discovery for a terminal: errors of probabilities, and of yes or no."""
     found = _part(report, "calibration")
     about = f"Does it sound? {found['kind']} of {found['score']}, from {found['learnt_from']}"
-    notes = "\n".join(found["notes"])
+    notes = escape("\n".join(found["notes"]))
     table = Table(
-        title=about, title_justify="left", box=None, caption=notes, caption_justify="left"
+        title=escape(about), title_justify="left", box=None, caption=notes, caption_justify="left"
     )
     heads = ("", "Brier", "log loss", "ECE width", "ECE mass", "yes from", "bal. acc.", "F1")
     for head in heads:
@@ -254,7 +283,7 @@ def calibration_table(report: Mapping[str, Any]) -> Table:
         learnt = row["calibration"]
         chosen = [_fraction((values.get(name) or {}).get("value")) for name in DECISIONS]
         decided = [_fraction(learnt["threshold"]), chosen[0], chosen[2]] if learnt else ["–"] * 3
-        table.add_row(row["name"], *measured, *decided)
+        table.add_row(escape(row["name"]), *measured, *decided)
     return table
 
 
@@ -265,19 +294,20 @@ def clusters_table(report: Mapping[str, Any]) -> Table:
         f"{found['modality']} embeddings of split {found['split']} in "
         f"{len(found['rows'][0]['clusters'])} clusters; in brackets, with permuted labels"
     )
-    notes = "\n".join(found["notes"])
+    notes = escape("\n".join(found["notes"]))
     table = Table(
-        title=about, title_justify="left", box=None, caption=notes, caption_justify="left"
+        title=escape(about), title_justify="left", box=None, caption=notes, caption_justify="left"
     )
     table.add_column("")
     for name in ("purity", "NMI", "AMI", "ARI"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["rows"]:
         sizes = [cluster["clips"] for cluster in row["clusters"]]
-        table.add_row(f"[bold]{row['name']}[/], {row['clips']} clips in {sizes[0]} to {sizes[-1]}")
+        name = f"[bold]{escape(row['name'])}[/]"
+        table.add_row(f"{name}, {row['clips']} clips in {sizes[0]} to {sizes[-1]}")
         for label, of in row["measures"].items():
             cells = [f"{_fraction(m['value'])} ({_fraction(m['chance'])})" for m in of.values()]
-            table.add_row(f"  {label}", *cells)
+            table.add_row(f"  {escape(label)}", *cells)
     return table
 
 
@@ -335,7 +365,19 @@ def _runs(report: Mapping[str, Any]) -> dict[str, str]:
 def _records(logs: Mapping[str, Path]) -> dict[str, Any]:
     paths = {name: Path(log).with_name("record.json") for name, log in logs.items()}
     found = {name: path for name, path in paths.items() if path.is_file()}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items()}
+    return {
+        name: _object(path.read_bytes(), f"{path}: is no record") for name, path in found.items()
+    }
+
+
+def _object(text: bytes, wrong: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise TableError(f"{wrong}: {error}") from error
+    if not isinstance(found, dict):
+        raise TableError(f"{wrong}: it is {text.decode()[:40]!r}, not a JSON object")
+    return found
 
 
 def _of_discovery(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,6 +434,7 @@ def _summary(clips: Clips) -> dict[str, Any]:
     """What is in a clip table, and its quarantine by reason, the commonest first."""
     bad = clips.where(quarantined=True)
     reasons = Counter(bad.column("quarantine").tolist())
+    labels = {name: clips.table[LABEL + name].to_pylist() for name in clips.labels}
     first = dict(zip(bad.column("quarantine")[::-1], bad.column("id")[::-1], strict=True))
     splits = Counter(clips.where(quarantined=False).column("split").tolist())
     return {
@@ -403,6 +446,7 @@ def _summary(clips: Clips) -> dict[str, Any]:
             for reason, count in reasons.most_common()
         ],
         "digest": clips.digest(),
+        "labels": hashlib.sha256(repr(labels).encode()).hexdigest(),
     }
 
 
@@ -420,14 +464,16 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log."""
+    """The lines of a training log; one that a running training is about to end is left out."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines() if line]
+        *lines, _unended = path.read_bytes().split(b"\n")
     except OSError as error:
         raise TableError(f"{path}: no training log there: {error.strerror}") from error
-    except ValueError as error:
-        raise TableError(f"{path}: is no training log: {error}") from error
+    return [
+        _object(line, f"{path}: is no training log, at line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
 
 
 def _template() -> jinja2.Template:
@@ -443,6 +489,7 @@ def _films(report: Mapping[str, Any], pack: Pack) -> dict[str, dict[str, str]]:
     """Clip id to data addresses of its `film`, a small mp4, and its `poster`, the middle frame.
 
     Clips of clusters beyond `FILM_BYTES` have an empty film; those nearest the centres come first.
+    Clips without pictures are left out.
     """
     rows = {id: row for row, id in enumerate(pack.clips.column("id"))}
     examples = [one["id"] for ones in (report["examples"] or {}).values() for one in ones]
@@ -456,6 +503,8 @@ def _films(report: Mapping[str, Any], pack: Pack) -> dict[str, dict[str, str]]:
     found, room = {}, FILM_BYTES
     for id in wanted:
         media = pack.read(rows[id], frames=THUMB_FRAMES)
+        if media.frames is None:
+            continue
         shown = film(media) if id in examples or room > 0 else b""
         room -= 0 if id in examples else len(shown)
         found[id] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import matplotlib as mpl
@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sonant",
     "font.size": 9.5,
+    "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
@@ -63,15 +64,16 @@ def curves(found: Found, pair: str) -> str:
     if not models:
         return ""
     with mpl.rc_context(STYLE):
-        figure, (left, right) = _figure(7.6, 3.5, columns=2)
+        many = len(models) > len(SERIES)
+        figure, (left, right) = _figure(7.6, 3.5 + many * 0.07 * len(models), columns=2)
         for row in rows:
             if row["kind"] in ("baseline", "prior"):
                 dashes = (0, (4, 2)) if row["kind"] == "prior" else "-"
                 for axes, name in ((left, "roc"), (right, "pr")):
                     _curve(axes, row[name], color=FAINT, linewidth=1.0, linestyle=dashes)
-        for row, colour in zip(models, _colours(), strict=False):
+        for row, look in zip(models, _looks(), strict=False):
             for axes, name in ((left, "roc"), (right, "pr")):
-                _curve(axes, row[name], color=colour, label=row["name"])
+                _curve(axes, row[name], **look, label=row["name"])
         rate = found["positives"] / found["labelled"]
         left.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="chance")
         right.axhline(rate, color=INK, linewidth=0.8, linestyle=":", label="base rate")
@@ -79,7 +81,10 @@ def curves(found: Found, pair: str) -> str:
         _name(right, "Precision and recall", "recall", "precision")
         for axes in (left, right):
             axes.set(xlim=(0, 1), ylim=(0, 1.01))
-            axes.legend(loc="lower right" if axes is left else "lower left")
+            if not many:
+                axes.legend(loc="lower right" if axes is left else "lower left")
+        if many:  # they would cover the curves
+            figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         alt = f"ROC and precision-recall curves of {_names(models)}, {pair} raw"
         return _svg(figure, alt)
 
@@ -187,8 +192,14 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _colours() -> list[str]:
-    return list(SERIES) * 4
+def _looks() -> Iterator[dict[str, Any]]:
+    """A look for each line: colours in turn; after the solid ones dashes, with a dot more a round.
+
+    No two are alike, however many there are.
+    """
+    for dots in count(-1):
+        dashes = "-" if dots < 0 else (0, (5, 1.5) + (1, 1.5) * dots)
+        yield from ({"color": colour, "linestyle": dashes} for colour in SERIES)
 
 
 def _curve(axes: Axes, curve: Mapping[str, list[float]], **style: Any) -> None:
@@ -239,14 +250,14 @@ def _cases(
 def _series(axes: Axes, lines: Sequence[Mapping[str, Any]], key: str) -> None:
     """One line a name, smoothed, broken where a stage begins."""
     names = dict.fromkeys(name for line in lines for name in line.get(key) or {})
-    colours = dict(zip(names, _colours(), strict=False))
+    looks = dict(zip(names, _looks(), strict=False))
     for begin, _, stage in _by_stage(lines):
-        for name, colour in colours.items():
+        for name, look in looks.items():
             steps = [step for step, line in enumerate(stage) if name in (line.get(key) or {})]
             values = [stage[step][key][name] for step in steps]
-            axes.plot(*_smooth(np.array(steps) + begin, np.array(values)), color=colour)
-    for name, colour in colours.items():
-        axes.plot([], [], color=colour, label=name)
+            axes.plot(*_smooth(np.array(steps) + begin, np.array(values)), **look)
+    for name, look in looks.items():
+        axes.plot([], [], **look, label=name)
 
 
 def _smooth(x: Any, y: Any) -> tuple[Any, Any]:

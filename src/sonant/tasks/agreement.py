@@ -191,6 +191,13 @@ def sounding(clips: Clips) -> list[bool | None]:
     return list(column.to_pylist())
 
 
+def label(clips: Clips, name: str) -> Array:
+    """A label of each clip as a string, "" where it is not known: null, NaN, blank, or no label."""
+    values = clips.column(name).tolist() if name in clips.labels else [None] * len(clips)
+    known = (value is not None and value == value for value in values)  # NaN is not itself
+    return np.array([str(v) if is_ else "" for v, is_ in zip(values, known, strict=True)], object)
+
+
 def _together(features: Features, *modalities: Modality) -> bool:
     """Whether some clip has all of these."""
     if not all(modality in features.modalities for modality in modalities):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sonant.clips import Clips
-from sonant.errors import TableError, UsageError
+from sonant.errors import TableError, UsageError, at_least
 from sonant.features import Features
 from sonant.files import replacing
 from sonant.metrics import bootstrap
@@ -121,8 +121,14 @@ def calibrate(
 
     Raises:
         UsageError: there is no such split or score, too few of the clips have truth and score, or
-            they are of one class or of one score.
+            they are of one class or of one score; or the score compares with the judged clips,
+            which are others wherever the curve is used.
     """
+    if reference_split is None and not score.endswith(" raw"):
+        raise UsageError(
+            f"{score} of the judged clips among themselves cannot be calibrated: those learnt from "
+            "are others than those judged; name a reference split, such as train"
+        )
     learnt = clips.where(split=split, quarantined=False)
     found = _scores(features, clips, split, reference_split, temperature)
     if score not in found:
@@ -146,7 +152,7 @@ def calibrate(
         metrics.best_threshold(sounds[rows], curve(scores[rows]), rule),
         rule,
         score,
-        features.run.partition("@")[2],
+        features.run.rpartition("@")[2] if "@" in features.run else "",
         split,
         len(rows),
         int(sounds[rows].sum()),
@@ -235,11 +241,13 @@ def calibration(
     temperature: float = 0.07,
     resamples: int = 1000,
     seed: int = 0,
+    trained_on: Mapping[str, str] | None = None,
 ) -> Calibrated:
     """Calibrate every model on one split, and judge its probabilities on another.
 
     Args:
-        models: name to features; those without the score are left out, and a note says so.
+        models: name to features; those without the score are left out, as are those but the first
+            that cannot be calibrated, and a note says so.
         clips: the table that they embed.
         kind: as in `calibrate`; so are `score`, `rule`, `reference_split`, `temperature`.
         score: what becomes a probability.
@@ -251,12 +259,14 @@ def calibration(
         temperature: of the score.
         resamples: of the bootstrap over videos.
         seed: of the bootstrap and of the chance level.
+        trained_on: name to the split that a model was trained on, where it is known.
 
     Raises:
-        UsageError: as `calibrate`; or the split to learn from is judged.
+        UsageError: as `calibrate`, for the first model; or the split to learn from is judged.
     """
     if not models:
         raise UsageError("a calibration needs the features of a model; none were given")
+    at_least(0, seed=seed)
     if split in (None, learn_from):
         raise UsageError(
             f"the clips of split {learn_from!r} are to be learnt from and so cannot be judged: "
@@ -272,15 +282,14 @@ def calibration(
         calibrate, clips=clips, kind=kind, score=score, split=learn_from, rule=rule,
         reference_split=reference_split, temperature=temperature,
     )  # fmt: skip
-    learnt = {name: learn(models[name]) for name in able}
-    given = {name: learnt[name].probability(scores[name][score]) for name in able}
+    learnt, refused = _each(learn, {name: models[name] for name in able})
+    given = {name: of.probability(scores[name][score]) for name, of in learnt.items()}
     first = learnt[able[0]]
-    given["base rate"] = np.full(len(judged), first.positives / first.clips)
-    rows = [
-        _row(name, learnt.get(name), p, judged, bins, resamples, seed) for name, p in given.items()
-    ]
+    share = np.full(len(judged), first.positives / first.clips)
+    rows = [_row(name, learnt[name], p, judged, bins, resamples, seed) for name, p in given.items()]
+    rows.append(_row("base rate", None, share, judged, bins, resamples, seed))
     return Calibrated(
-        runs={name: models[name].run for name in able},
+        runs={name: models[name].run for name in learnt},
         split=split or "",
         learnt_from=f"{first.clips} clips of {first.videos} videos of split {learn_from}, "
         f"{first.positives} of which sound",
@@ -295,8 +304,42 @@ def calibration(
         seed=seed,
         rows=rows,
         notes=[f"{name}: has no score {score}." for name in models if name not in able]
-        + _notes(learnt, given, known, clips, judged, learn_from),
+        + refused
+        + _of_training(learnt, learn_from, trained_on or {})
+        + _notes(learnt, given, known, sounds, clips, judged, learn_from),
     )
+
+
+def _each(
+    learn: Callable[[Features], Calibration], models: Mapping[str, Features]
+) -> tuple[dict[str, Calibration], list[str]]:
+    """The calibrations of all models but those that refuse, and a note for each of these.
+
+    Raises:
+        UsageError: the first refuses.
+    """
+    learnt, notes = {}, []
+    for name, features in models.items():
+        try:
+            learnt[name] = learn(features)
+        except UsageError as error:
+            if not learnt:
+                raise UsageError(f"{name}: {error}") from error
+            notes.append(f"{name}: is left out: {error}.")
+    return learnt, notes
+
+
+def _of_training(
+    learnt: Mapping[str, Calibration], learn_from: str, trained_on: Mapping[str, str]
+) -> list[str]:
+    seen = [name for name in learnt if trained_on.get(name, "train") == learn_from]
+    if not seen:
+        return []
+    return [
+        f"Split {learn_from}, which the curve is learnt from, is the training's of "
+        f"{', '.join(seen)}: models score clips that they were trained on higher than others, and "
+        "the probabilities of others come out too low. Learn from labelled clips of another split."
+    ]
 
 
 def _scores(
@@ -402,6 +445,7 @@ def _notes(
     learnt: Mapping[str, Calibration],
     given: Mapping[str, Array],
     known: Array,
+    sounds: Array,
     clips: Clips,
     judged: Clips,
     learn_from: str,
@@ -409,6 +453,11 @@ def _notes(
     notes = []
     if not known.any():
         notes.append("There is no truth to judge by: probabilities are given, not judged.")
+    elif not 0 < sounds.sum() < known.sum():
+        notes.append(
+            f"{int(sounds.sum())} of {int(known.sum())} labelled clips sound: with one class only, "
+            "probabilities are given, not judged."
+        )
     both = set(judged.column("video")) & set(clips.where(split=learn_from).column("video"))
     if both:
         notes.append(

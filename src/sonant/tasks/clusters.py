@@ -20,6 +20,7 @@ from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.metrics.agreement import unit
 from sonant.metrics.clustering import ami, ari, nmi, purity
+from sonant.tasks.agreement import label as label_of
 from sonant.tasks.agreement import sounding
 from sonant.types import Modality
 
@@ -161,6 +162,7 @@ def clusters(
     if not models:
         raise UsageError("clusters need the features of a model; none were given")
     at_least(2, number=number)
+    at_least(0, seed=seed)
     at_least(1, members=members, permutations=permutations, sample=1 if sample is None else sample)
     if linkage == "ward" and metric != "euclidean":
         raise UsageError(
@@ -219,18 +221,12 @@ def _left_out(x: Array, kept: Array, modality: str) -> list[str]:
     return notes
 
 
-def _label(clips: Clips, name: str) -> Array:
-    """A label as strings, "" where it is null."""
-    values = clips.column(name).tolist() if name in clips.labels else [None] * len(clips)
-    return np.array(["" if value is None else str(value) for value in values], object)
-
-
 def _measures(
     found: Array, clips: Clips, labels: Sequence[str], permutations: int, seed: int
 ) -> dict[str, dict[str, Level]]:
     measured = {}
     for label in labels:
-        values = _label(clips, label)
+        values = label_of(clips, label)
         known = values != ""
         if known.any():
             _, truth = np.unique(values[known].astype(str), return_inverse=True)
@@ -254,7 +250,7 @@ def _clusters(
     found: Array, e: Array, clips: Clips, labels: Sequence[str], members: int
 ) -> list[Cluster]:
     sizes = np.bincount(found)
-    values = {label: _label(clips, label) for label in labels}
+    values = {label: label_of(clips, label) for label in labels}
     heard = sounding(clips)
     return [
         _cluster(np.flatnonzero(found == place), e, clips, values, heard, members)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonant.clips import Clips
-from sonant.errors import UsageError
+from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.metrics import bootstrap
 from sonant.metrics.bootstrap import Interval, Values, Weights
 from sonant.metrics.ranking import Ranking, pr_curve, roc_curve
-from sonant.tasks.agreement import agreement, bank, sounding
+from sonant.tasks.agreement import agreement, bank, label, sounding
 
 Array = NDArray[Any]
 
@@ -129,6 +129,7 @@ def discovery(
     """
     if not models:
         raise UsageError("discovery needs the features of a model; none were given")
+    at_least(0, seed=seed)
     judged = clips.where(split=split, quarantined=False)
     if not len(judged):
         raise UsageError(f"split {split!r} has no clip that is not in quarantine")
@@ -140,7 +141,7 @@ def discovery(
         for name, of in models.items()
     }
     scored = [*_of_models(tables), *_of_baselines(baselines or {}, judged)]
-    scored += _verb_prior(clips, judged, split)
+    scored += _verb_prior(clips, judged, split, reference_split)
     rows = [_row(one, truth, resamples, seed) for one in scored]
     _, reference = bank(next(iter(models.values())), clips, judged, reference_split)
     return Discovery(
@@ -185,15 +186,14 @@ class _Truth:
             known = np.zeros(len(clips), bool)
         elif not known.all():
             notes.append(f"{int((~known).sum())} of {len(clips)} clips have no truth: left out.")
-        cases = _label(clips, "case")
-        if cases is None:
+        cases = label(clips, "case")
+        if (cases != "").any():
+            cases = np.where(cases == "", "unknown", cases)
+        else:
             words = np.where(sounds, "sounding", "silent")
             cases = np.where(known, words, "unlabelled").astype(object)
-        verbs = _label(clips, "verb")
-        return cls(
-            clips.column("video"), known, sounds & known, cases,
-            np.full(len(clips), "") if verbs is None else verbs, notes,
-        )  # fmt: skip
+        verbs = label(clips, "verb")
+        return cls(clips.column("video"), known, sounds & known, cases, verbs, notes)
 
 
 def _sounding(clips: Clips) -> tuple[Array, Array]:
@@ -201,16 +201,6 @@ def _sounding(clips: Clips) -> tuple[Array, Array]:
     values = sounding(clips)
     known = np.array([value is not None for value in values], bool)
     return known, np.array([value is True for value in values], bool)
-
-
-def _label(clips: Clips, name: str) -> Array | None:
-    """A label as strings, "unknown" where it is null; None if no clip has it."""
-    if name not in clips.labels:
-        return None
-    values = clips.column(name).tolist()
-    if all(value is None for value in values):
-        return None
-    return np.array(["unknown" if value is None else str(value) for value in values], object)
 
 
 @dataclass(frozen=True)
@@ -243,17 +233,23 @@ def _of_baselines(baselines: Mapping[str, Features], judged: Clips) -> list[_Sco
     ]
 
 
-def _verb_prior(clips: Clips, judged: Clips, split: str | None) -> list[_Scored]:
-    """Each clip's score is the share of sounding clips of its verb in the other splits."""
-    verbs, mine = _label(clips, "verb"), _label(judged, "verb")
-    known, sounds = _sounding(clips)
-    if verbs is None or mine is None or split is None:
+def _verb_prior(
+    clips: Clips, judged: Clips, split: str | None, reference_split: str | None
+) -> list[_Scored]:
+    """Each clip's score is the share of sounding clips of its verb in the reference split.
+
+    No row if that split is judged too, or if nothing is known of its clips or of the judged ones.
+    """
+    if split is None or reference_split in (None, split):
         return []
-    others = known & (clips.column("split") != split) & (clips.column("quarantine") == "")
-    if not others.any():
+    reference = clips.where(split=reference_split, quarantined=False)
+    verbs, mine = label(reference, "verb"), label(judged, "verb")
+    known, sounds = _sounding(reference)
+    told = known & (verbs != "")
+    if not told.any() or not (mine != "").any():
         return []
-    overall = sounds[others].mean()
-    shares = {verb: sounds[others & (verbs == verb)].mean() for verb in set(verbs[others])}
+    overall = sounds[known].mean()
+    shares = {verb: sounds[told & (verbs == verb)].mean() for verb in set(verbs[told])}
     values = np.array([shares.get(verb, overall) for verb in mine], float)
     return [_scored("verb prior", "prior", "", "", values)]
 
@@ -292,7 +288,7 @@ def _statistic(
     values: Array, truth: Array, cases: Array, verbs: Array
 ) -> Callable[[Weights], Values]:
     whole = Ranking.of(truth, values)
-    of_verbs = [_among(verbs == verb, truth, values) for verb in sorted(set(verbs) - {"unknown"})]
+    of_verbs = [_among(verbs == verb, truth, values) for verb in sorted(set(verbs) - {""})]
     others = sorted(set(cases) - {"I"}) if "I" in cases else []
     of_cases = {
         f"I/{case}": [_among((cases == "I") | (cases == case), cases == "I", values)]

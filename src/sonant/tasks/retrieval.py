@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonant.clips import Clips
-from sonant.errors import UsageError
+from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.metrics import bootstrap
 from sonant.metrics.agreement import unit
 from sonant.metrics.bootstrap import Interval, Values, Weights
 from sonant.metrics.ranking import chance, median_rank, retrieval_by_query
-from sonant.tasks.agreement import bank, sounding
+from sonant.tasks.agreement import bank, label, sounding
 from sonant.types import MODALITIES, Modality
 
 Array = NDArray[Any]
@@ -108,6 +108,7 @@ def retrieval(
     """
     if not models:
         raise UsageError("retrieval needs the features of a model; none were given")
+    at_least(0, seed=seed)
     judged = clips.where(split=split, quarantined=False)
     groups, notes = _eligible(models, judged)
     queries, gallery = halves(groups, more_than=more_than, seed=seed)
@@ -154,8 +155,7 @@ def halves(groups: Array, *, more_than: int = 2, seed: int = 0) -> tuple[Array, 
     Raises:
         UsageError: `more_than` is not positive: a query needs something to find.
     """
-    if more_than < 1:
-        raise UsageError(f"a group to be halved has more than 1 clip or more, not {more_than}")
+    at_least(1, more_than=more_than)
     queries: list[Array] = []
     for group in sorted(set(groups) - {""}):
         rows = np.flatnonzero(groups == group)
@@ -178,23 +178,22 @@ def _eligible(models: Mapping[str, Features], judged: Clips) -> tuple[Array, lis
 
 def _groups(clips: Clips) -> tuple[Array, list[str]]:
     """Each sounding clip's group, "" for the others."""
-    if "group" in clips.labels:
-        names = [clips.column("group")]
-    elif {"verb", "noun"} <= set(clips.labels):
-        names = [clips.column("verb"), clips.column("noun")]
-    else:
-        there = ", ".join(clips.labels) or "none"
-        note = f"Retrieval needs the label group, or verb and noun; the labels there are: {there}."
-        return np.full(len(clips), "", object), [note]
-    groups = [
-        "" if any(part is None for part in parts) else " ".join(map(str, parts))
-        for parts in zip(*names, strict=True)
-    ]
-    if "sounding" not in clips.labels:
+    groups, verbs, nouns = (label(clips, name) for name in ("group", "verb", "noun"))
+    if not (groups != "").any():
+        groups = np.where((verbs != "") & (nouns != ""), verbs + " " + nouns, "")
+    if not (groups != "").any():
+        known = ", ".join(name for name in clips.labels if (label(clips, name) != "").any())
+        return groups, [
+            "Retrieval needs the label group, or verb and noun; the labels there are: "
+            f"{known or 'none'}."
+        ]
+    heard = sounding(clips)
+    if all(value is None for value in heard):
         note = "There is no truth (label.sounding): silent clips are among queries and gallery."
-        return np.array(groups, object), [note]
-    sounds = np.array([value is True for value in sounding(clips)], bool)
-    return np.where(sounds, np.array(groups, object), ""), []
+        return groups, [note]
+    groups = np.where([value is True for value in heard], groups, "")
+    none = "None of the clips with a group sounds (label.sounding): nothing to retrieve."
+    return groups, [] if (groups != "").any() else [none]
 
 
 def _embedded(models: Mapping[str, Features], clips: Clips) -> Array:
