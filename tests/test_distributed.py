@@ -17,12 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 from sonant.checkpoint import make
 from sonant.distributed import gather, largest, rank, ranks
 from sonant.media.text import train_tokenizer
+from sonant.methods.avcl import AVCL, Fusion
 from sonant.methods.classify import Supervised
 from sonant.methods.cm_acc import CMACC
+from sonant.methods.films import over_ranks
 from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Method
 from sonant.methods.pairs import Pairs
 from sonant.methods.relational import Relational
+from sonant.methods.siamese import BYOL, IIC, BarlowTwins, MoCo, SimCLR, SimSiam, perceptron
 from sonant.objectives import consensus, contrastive
 from sonant.train import _movable, train
 from sonant.types import MODALITIES, Batch, Modality, Stage
@@ -113,6 +116,8 @@ def methods() -> dict[str, Method]:
         "groups": grouped(),
         "relate": relating(),
         "sample": sampling(),
+        "fuse": fusing(),
+        **siamese(),
     }
 
 
@@ -147,6 +152,60 @@ def sampling() -> Method:
     for _ in range(2):
         method(dealt_batch(), stages[0])
     return method
+
+
+def fusing() -> Method:
+    """AVCL on towers with batch norm, aligned at their maps and at their gated features."""
+
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = (nn.Conv3d(1, 4, (1, 2, 2)), nn.BatchNorm3d(4), nn.Softplus())
+            self.layers = over_ranks(nn.Sequential(*layers))
+
+        def maps(self, x: Tensor) -> dict[str, Tensor]:
+            conv5 = self.layers(x.view(-1, 1, 1, 2, 3))
+            return {"conv5": conv5, "pool": conv5.mean((2, 3, 4))}
+
+    torch.manual_seed(2)
+    towers: dict[Modality, nn.Module] = {m: Mapped() for m in ("video", "audio")}
+    weights = {"correlation_weight": 0.9, "contrast_weight": 0.1, "off_diagonal": 0.005}
+    return AVCL(
+        towers,
+        (Stage("fuse", 1),),
+        fusion=Fusion(4, 6),
+        temperature=0.1,
+        layers=("conv5", "pool"),
+        **weights,
+    ).double()
+
+
+def siamese() -> dict[str, Method]:
+    """AVCL's rivals, two steps on, with batch norm in their heads."""
+    stages = (Stage("two networks", 3),)
+
+    def each(*widths: int) -> dict[Modality, nn.Module]:
+        return {m: perceptron(*widths) for m in ("video", "audio")}
+
+    def common() -> dict[str, Any]:
+        torch.manual_seed(3)
+        av = {m: tower for m, tower in towers().items() if m != "text"}
+        return {"towers": av, "stages": stages, "heads": each(4, 5, 4)}
+
+    bank = {"negatives": 5, "momentum": 0.5, "broken": "shuffle", "bank": CLIPS}
+    made: dict[str, Method] = {
+        "simclr": SimCLR(**common(), temperature=0.1),
+        "barlow": BarlowTwins(**common(), off_diagonal=0.01),
+        "simsiam": SimSiam(**common(), predictors=each(4, 3, 4)),
+        "byol": BYOL(**common(), predictors=each(4, 3, 4), momentum=0.9),
+        "moco": MoCo(**common(), width=4, temperature=0.1, momentum=0.9, keys=12),
+        "iic": IIC(**common(), width=4, temperature=0.1, **bank),
+    }
+    for method in made.values():
+        method.double().attach(toy_clips(CLIPS))
+        for _ in range(2):
+            method(dealt_batch(), stages[0])
+    return made
 
 
 def terms_and_gradients(method: Method, stage: str) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from sonant.files import replacing
 from sonant.log import Line, Log, agreement
 from sonant.media.text import Tokenizer, train_tokenizer
 from sonant.methods.agreement import agree, agree_small
+from sonant.methods.avcl import avcl, avcl_small
 from sonant.methods.classify import supervised, supervised_small
 from sonant.methods.cm_acc import cm_acc, cm_acc_small
 from sonant.methods.frozen import mc3_frozen
@@ -64,6 +65,20 @@ from sonant.methods.pairs import (
     imagebind_small,
 )
 from sonant.methods.relational import relational_consensus, relational_consensus_small
+from sonant.methods.siamese import (
+    barlow_twins,
+    barlow_twins_small,
+    byol,
+    byol_small,
+    iic,
+    iic_small,
+    moco,
+    moco_small,
+    simclr,
+    simclr_small,
+    simsiam,
+    simsiam_small,
+)
 from sonant.schedule import learning_rate
 from sonant.types import Batch, Embeddings, Stage
 
@@ -85,6 +100,20 @@ RECIPES: Mapping[str, RecipeFunction] = {
     "cmc-small": cmc_small,
     "imagebind": imagebind,
     "imagebind-small": imagebind_small,
+    "avcl": avcl,
+    "avcl-small": avcl_small,
+    "simclr": simclr,
+    "simclr-small": simclr_small,
+    "moco": moco,
+    "moco-small": moco_small,
+    "byol": byol,
+    "byol-small": byol_small,
+    "simsiam": simsiam,
+    "simsiam-small": simsiam_small,
+    "barlow-twins": barlow_twins,
+    "barlow-twins-small": barlow_twins_small,
+    "iic": iic,
+    "iic-small": iic_small,
     "supervised": supervised,
     "supervised-small": supervised_small,
 }

@@ -42,7 +42,9 @@ def film(media: Media) -> bytes:
 
 
 def _write(container: Any, frames: Any, ticks: list[int], media: Media) -> None:
-    video = container.add_stream("libx264", rate=30, options={"crf": "24", "bf": "0"})
+    # With mbtree, the same frames are not always encoded alike.
+    options = {"crf": "24", "bf": "0", "mbtree": "0"}
+    video = container.add_stream("libx264", rate=30, options=options)
     video.height, video.width = frames.shape[1:3]
     video.pix_fmt, video.thread_count = "yuv420p", 1
     video.codec_context.time_base = TICK

@@ -1,0 +1,217 @@
+"""AVCL's towers: two 3-D networks of one shape, over frames and over the whole sound's mel.
+
+Lan, Liu, Lin, Audio-Visual Contrastive Learning for Self-supervised Action Recognition, 2022,
+section III-B.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from sonant.data import Array, Shapes, Views
+from sonant.distributed import gather, ranks
+from sonant.encoders.conv3d import (
+    C3D_FRAMES,
+    FromFrames,
+    FromSpectrogram,
+    Network,
+    avcl_c3d,
+    avcl_r2plus1d,
+    avcl_r3d,
+)
+from sonant.errors import UsageError, at_least
+from sonant.media.audio import AVCL_RATE, log_mel, stretch
+from sonant.media.text import Tokenizer
+from sonant.methods.method import Method, Precision, Recipe
+from sonant.types import Modality
+
+Backbone = Literal["c3d", "r3d", "r2plus1d"]
+SIGHT_SOUND: tuple[Modality, Modality] = ("video", "audio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Films:
+    """AVCL's networks, each modality with weights of its own, and the views that they take."""
+
+    backbone: Backbone = "r3d"
+    """of both modalities: C3D, R3D or R(2+1)D."""
+    planes: int = 64
+    """channels of the first stage; the features are 8 times as many."""
+    frames: int = 16
+    """of video a clip; spread over it, where the paper takes consecutive ones."""
+    size: int = 112
+    """pixels a side."""
+    jitter: int = 8
+    """most pixels that the crop moves in training, out of 128 a side; the mirror is thrown in."""
+    mel: int = 256
+    """steps and bands of the whole sound's spectrogram."""
+    repeats: int = 1
+    """how often that picture is repeated to be a film; C3D wants 8 or more, such as 16."""
+    seconds: float = 10.0
+    """length of a clip."""
+    batch: int = 16
+    """clips a step over all ranks."""
+    weight_decay: float = 5e-4
+    """of the optimiser."""
+    clip_norm: float = 1e6
+    """longest gradient; the paper shortens none, and neither does so high a bound."""
+    precision: Precision = "fp32"
+    """of the towers in training."""
+    seed: int = 0
+    """of the weights, the order and the crops."""
+
+    @property
+    def width(self) -> int:
+        """Features of a tower: 512 at the paper's width."""
+        return 8 * self.planes
+
+    def towers(
+        self, tokenizer: Tokenizer, modalities: Iterable[Modality] = SIGHT_SOUND
+    ) -> dict[Modality, nn.Module]:
+        """A network for each of the modalities, initialised from the seed alone.
+
+        A modality's network is the same whichever others are wanted. Batch statistics are those of
+        all ranks.
+
+        Raises:
+            UsageError: a modality is neither audio nor video, or the film of a spectrogram is too
+                short for C3D.
+        """
+        wanted = list(modalities)
+        if foreign := [m for m in wanted if m not in SIGHT_SOUND]:
+            raise UsageError(f"AVCL's networks see and hear; there is none for {foreign[0]}")
+        at_least(2, planes=self.planes)
+        at_least(1, repeats=self.repeats)
+        at_least(0, seed=self.seed)
+        if self.backbone == "c3d" and self.repeats < C3D_FRAMES:
+            raise UsageError(
+                f"C3D takes films of {C3D_FRAMES} frames or more, so repeats must be as many, such "
+                f"as 16, not {self.repeats}"
+            )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            video = FromFrames(self._network(), mean=[0.0] * 3, deviation=[1.0] * 3)
+            audio = FromSpectrogram(self._network(), frames=self.repeats)
+        made: dict[Modality, nn.Module] = {"video": over_ranks(video), "audio": over_ranks(audio)}
+        return {modality: made[modality] for modality in wanted}
+
+    def recipe(
+        self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
+    ) -> Recipe:
+        """The method with its views and the way it is optimised; a peak rate for each stage."""
+        views = WholeMel(
+            tokenizer=tokenizer,
+            frames=self.frames,
+            size=self.size,
+            jitter=self.jitter,
+            seconds=self.seconds,
+            tokens=1,
+            rate=AVCL_RATE,
+            mel=self.mel,
+        )
+        return Recipe(
+            method=method,
+            views=views,
+            batch=self.batch,
+            learning_rates=learning_rates,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+    def _network(self) -> Network:
+        made: Mapping[str, Callable[..., Network]] = {
+            "c3d": avcl_c3d,
+            "r3d": avcl_r3d,
+            "r2plus1d": avcl_r2plus1d,
+        }
+        if self.backbone not in made:
+            raise UsageError(f"backbone must be one of {', '.join(made)}, not {self.backbone!r}")
+        return made[self.backbone](planes=self.planes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeMel(Views):
+    """Views whose sound is the whole clip's mel as a square picture, as AVCL has it.
+
+    Args:
+        mel: steps and bands; the front end's 256 are averaged down to fewer (`media.audio.stretch`,
+            along both sides).
+    """
+
+    mel: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, mel=self.mel)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Also what the sound becomes, so that no other view's spectrograms are taken for these."""
+        return super().identities | {"audio": f"avcl mel {self.mel}"}
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of a clip's arrays before the crop."""
+        return super().shapes | {"audio": (np.float32, (self.mel, self.mel))}
+
+    def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "mel mel"]:
+        """Log-mel [time, bands] of the whole sound, not normalised."""
+        mel = log_mel(samples[: round(self.seconds * rate)], rate, "avcl")
+        return stretch(stretch(mel, self.mel).T, self.mel).T
+
+
+class SharedBatchNorm3d(nn.BatchNorm3d):
+    """Batch norm whose statistics in training are those of all ranks' clips.
+
+    With one process it is torch's. (torch's own one over ranks runs on accelerators alone.) Each
+    rank gives films of one shape.
+    """
+
+    def forward(self, x: Float[Tensor, "n planes t h w"]) -> Float[Tensor, "n planes t h w"]:
+        """Normalise."""
+        if ranks() == 1 or not self.training:
+            return super().forward(x)
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        own = torch.stack([wide.mean((0, 2, 3, 4)), wide.var((0, 2, 3, 4), correction=0)])
+        means, variances = gather(own[None]).unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        self._remember(mean.detach(), variance.detach(), ranks() * wide[:, 0].numel())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return (wide * _channels(scale) + _channels(shift)).to(x.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics, the variance unbiased, as torch does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
+
+
+def over_ranks(module: nn.Module) -> nn.Module:
+    """The module, with `SharedBatchNorm3d` for every batch norm in it."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm3d):
+            shared = SharedBatchNorm3d(
+                child.num_features, eps=child.eps, momentum=child.momentum
+            ).to(child.weight)
+            shared.load_state_dict(child.state_dict())
+            setattr(module, name, shared)
+        else:
+            over_ranks(child)
+    return module
+
+
+def _channels(x: Float[Tensor, "planes"]) -> Float[Tensor, "planes 1 1 1"]:
+    return x.view(-1, 1, 1, 1)
