@@ -310,6 +310,7 @@ def poor_clips(n: int) -> Clips:
     return texts(toy_clips(n), ["#C C" if i == n - 1 else "cuts" for i in range(n)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cached", [False, True])
 def test_what_a_clip_lacks_is_zeros_and_marked(tmp_path: Path, workers: int, cached: bool) -> None:

@@ -252,7 +252,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return everything(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_do_what_one_process_does(
     count: int, tmp_path: Path, alone: dict[str, dict[str, Any]]
 ) -> None:

@@ -183,6 +183,7 @@ def test_the_page_is_whole_and_needs_no_network(folder: Path, tmp_path: Path, sh
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_same_files_make_the_same_page_in_the_colours_of_its_theme(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +352,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_probabilities_and_clusters_have_their_places_in_the_page(
     learnt: Path, tmp_path: Path, shelf: None
 ) -> None:

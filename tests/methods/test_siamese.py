@@ -351,6 +351,7 @@ def test_a_method_goes_on_from_its_state(make_method: type) -> None:
     assert all(state[name].equal(x) for name, x in one.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_small_twins_learn_a_batch(recipe: object) -> None:
     tokenizer = train_tokenizer(["cut"])

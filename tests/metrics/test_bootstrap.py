@@ -37,6 +37,7 @@ def test_the_seed_decides_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> N
     assert not np.array_equal(other, whole)
 
 
+@pytest.mark.slow
 def test_weighing_is_the_same_as_drawing_rows() -> None:
     ranking = Ranking.of(Y, S)
     weighed = interval(lambda weights: ranking.areas(weights)["average_precision"], VIDEOS)
