@@ -1,6 +1,9 @@
 """VMZ's and AVCL's front ends against their definitions, written out in float64."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -206,3 +209,28 @@ def test_another_rate_is_resampled_first(spec, rate):
 def test_impossible_sound_is_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+SEVERAL = """
+import hashlib
+import numpy as np
+from sonant.media.audio import SPECS, log_mel
+noise = np.random.default_rng(0).normal(0, 0.1, 72_000).astype(np.float32)
+made = [log_mel(noise, 48_000, spec) for spec in sorted(SPECS)]
+print([hashlib.sha256(mel.tobytes()).hexdigest() for mel in made])
+"""
+
+
+def test_no_bit_depends_on_how_many_threads_a_product_may_have() -> None:
+    """A matrix product of BLAS does, on a machine of several cores."""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", SEVERAL],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1

@@ -9,7 +9,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from sonant.data import Locked
 from sonant.errors import UsageError
+from sonant.media.audio import mel_energy, mel_filters
 
 Array = NDArray[Any]
 Named = Mapping[str, Tensor]
@@ -181,7 +181,8 @@ def yamnet_log_mel(wave: Float32[Array, "samples"]) -> Float32[Array, "frames 64
     windows = np.lib.stride_tricks.sliding_window_view(wave, YAMNET_WINDOW)[::YAMNET_SHIFT]
     shape = np.hanning(YAMNET_WINDOW + 1)[:-1]
     magnitude = np.abs(np.fft.rfft(windows * shape, YAMNET_FFT, axis=1))
-    return np.log(magnitude @ _yamnet_triangles() + YAMNET_FLOOR).astype(np.float32)
+    filters = mel_filters(YAMNET_LOW, YAMNET_HIGH, YAMNET_BINS, YAMNET_FFT, YAMNET_RATE)
+    return np.log(mel_energy(magnitude, filters) + YAMNET_FLOOR).astype(np.float32)
 
 
 def patches(mel: Float32[Array, "frames 64"]) -> Float32[Array, "patches 96 64"]:
@@ -478,18 +479,3 @@ def _yamnet_logits(model: Any, path: Path) -> tuple[int, float, int]:
         raise UsageError(f"{path}: is not the YAMNet that reads log-mel patches, {YAMNET_FILE}")
     scale, zero = found[0]["quantization"]
     return int(found[0]["index"]), float(scale), int(zero)
-
-
-@cache
-def _yamnet_triangles() -> Array:
-    """Weights [257, 64] of Fourier bins."""
-
-    def mel(hertz: Any) -> Any:
-        return 1127.0 * np.log(1.0 + hertz / 700.0)
-
-    edges = np.linspace(mel(YAMNET_LOW), mel(YAMNET_HIGH), YAMNET_BINS + 2)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    here = mel(np.arange(YAMNET_FFT // 2 + 1) * YAMNET_RATE / YAMNET_FFT)[:, None]
-    rising, falling = (here - left) / (centre - left), (right - here) / (right - centre)
-    weights: Array = np.maximum(0.0, np.minimum(rising, falling))
-    return weights

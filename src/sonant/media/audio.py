@@ -105,7 +105,8 @@ def ast(samples: Array, rate: int) -> Array:
     frames = _frames(wave - wave.mean(dtype=np.float64).astype(np.float32))
     spectrum = np.fft.rfft(frames, n=AST_FFT, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
-    mel: Array = np.log(np.maximum(power @ _ast_triangles(), np.float32(FLOOR)))
+    filters = mel_filters(AST_LOW, AST_HIGH, AST_BINS, AST_FFT, AST_RATE)
+    mel: Array = np.log(np.maximum(mel_energy(power, filters), np.float32(FLOOR)))
     return mel
 
 
@@ -137,8 +138,9 @@ def vmz(samples: Array, rate: int, *, window: float = VMZ_WINDOW, hop: float = V
     wave = _wave(samples, rate, VMZ_RATE, length + 1)
     windows = np.lib.stride_tricks.sliding_window_view(wave[:-1], length)[::step]
     fft = 1 << (length - 1).bit_length()
-    shape, triangles = np.hanning(length).astype(np.float32), _vmz_triangles(fft)
-    energy = np.concatenate([_packed(power) @ triangles for power in _power(windows, shape, fft)])
+    shape, filters = np.hanning(length).astype(np.float32), _vmz_filters(fft)
+    powers = _power(windows, shape, fft)
+    energy = np.concatenate([mel_energy(_packed(power), filters) for power in powers])
     energy *= np.float32(VMZ_GAIN)
     mel: Array = np.where(
         energy > math.e, np.log(np.maximum(energy, 1)), energy / np.float32(math.e)
@@ -203,8 +205,10 @@ def avcl(samples: Array, rate: int, *, frames: int = AVCL_FRAMES, hop: float = A
     length, step = _samples(AVCL_RATE, window=AVCL_WINDOW, hop=hop)
     wave = _wave(samples, rate, AVCL_RATE, length)
     windows = np.lib.stride_tricks.sliding_window_view(wave, length)[::step]
-    shape, triangles = np.hanning(length + 1)[:-1].astype(np.float32), _avcl_triangles()
-    energy = np.concatenate([power @ triangles for power in _power(windows, shape, AVCL_FFT)])
+    shape = np.hanning(length + 1)[:-1].astype(np.float32)
+    filters = mel_filters(0, AVCL_RATE / 2, AVCL_BINS, AVCL_FFT, AVCL_RATE)
+    powers = _power(windows, shape, AVCL_FFT)
+    energy = np.concatenate([mel_energy(power, filters) for power in powers])
     return stretch(np.log(energy + np.float32(AVCL_FLOOR)), frames)
 
 
@@ -229,7 +233,8 @@ def stretch(mel: Array, frames: int) -> Array:
         first, last = max(0, math.ceil(centre - reach)), math.floor(centre + reach) + 1
         near = mel[first:last]
         weights = 1 - np.abs(np.arange(first, first + len(near)) - centre) / reach
-        stretched[frame] = (weights / weights.sum()).astype(np.float32) @ near
+        weights = (weights / weights.sum()).astype(np.float32)
+        stretched[frame] = np.einsum("f,fb->b", weights, near)
     return stretched
 
 
@@ -367,30 +372,35 @@ def mel_centres(low: float, high: float, bins: int) -> Any:
     return 700.0 * np.expm1(np.linspace(_mel(low), _mel(high), bins + 2)[1:-1] / 1127.0)
 
 
-def _mel_triangles(low: float, high: float, bins: int, fft: int, rate: int) -> Array:
-    """Weights [fft // 2 + 1, bins] of Fourier bins: triangles equally wide on the mel scale."""
+def mel_energy(power: Any, filters: Any) -> Any:
+    """Energies [frames, bins] of power spectra [frames, Fourier bins] under sparse filters.
+
+    Their sums have one order: the last bits of a dense product depend on how many threads it has.
+    """
+    return np.ascontiguousarray((filters @ power.T).T)
+
+
+def _sparse(weights: Array) -> Any:
+    """Weights [Fourier bins, bins] as a sparse matrix of a row a bin."""
+    from scipy import sparse
+
+    return sparse.csr_array(weights.T.astype(np.float32))
+
+
+@cache
+def mel_filters(low: float, high: float, bins: int, fft: int, rate: int) -> Any:
+    """Triangles equally wide on the mel scale: a sparse matrix [bins, fft // 2 + 1] of weights."""
     edges = np.linspace(_mel(low), _mel(high), bins + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     mel = _mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]
     rising = (mel - left) / (centre - left)
     falling = (right - mel) / (right - centre)
-    triangles: Array = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
-    return triangles
+    return _sparse(np.maximum(0.0, np.minimum(rising, falling)))
 
 
 @cache
-def _ast_triangles() -> Array:
-    return _mel_triangles(AST_LOW, AST_HIGH, AST_BINS, AST_FFT, AST_RATE)
-
-
-@cache
-def _avcl_triangles() -> Array:
-    return _mel_triangles(0, AVCL_RATE / 2, AVCL_BINS, AVCL_FFT, AVCL_RATE)
-
-
-@cache
-def _vmz_triangles(fft: int) -> Array:
-    """Weights [fft // 2, 40], of unit sum but for the last, which loses the bin that is packed."""
+def _vmz_filters(fft: int) -> Any:
+    """Of fft // 2 bins, of unit sum but for the last, which loses the bin that is packed."""
     count = fft // 2 + 1
     edges = np.linspace(0, _mel(VMZ_RATE / 2), VMZ_BINS + 2)
     places = 700 * np.expm1(edges / 1127) / (VMZ_RATE / 2 / count)
@@ -401,5 +411,4 @@ def _vmz_triangles(fft: int) -> Array:
     inside = (bins >= np.floor(start)) & (bins <= np.floor(end) + 1)
     weights = np.where(inside, np.maximum(0, np.where(bins < middle, rising, falling)), 0)
     weights /= weights.sum(0)
-    triangles: Array = np.where(bins < np.floor(end) + 1, weights, 0)[:-1].astype(np.float32)
-    return triangles
+    return _sparse(np.where(bins < np.floor(end) + 1, weights, 0)[:-1])
