@@ -42,6 +42,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "mc3-small", "nowhere", "run"], 2, "no such clip table"),
         (["embed", "nowhere", "nowhere", "f.parquet"], 2, "no such clip table"),
         (["report", "nowhere.json"], 2, "no such report"),
+        (["embed", "p", "f", "--weights", "xdc-audioset="], 2, "names no file after the =; wanted"),
+        (["explain", "run", "id", "--pack", "p", "--split", "val"], 2, "here, 'id' the first"),
+        (["explain", "run", "id", "--pack", "p", "--clips", "400"], 2, "give the one or the other"),
     ],
 )
 def test_wrong_use_exits_with_2(
@@ -181,21 +184,21 @@ def test_an_index_is_left_alone_until_something_changes(
     root.mkdir()
     (root / "a.mp4").write_bytes(b"no video")
     words = ["index", "folder", str(root), "--out", str(out)]
-    assert main(words) == 0
+    assert main(words) == 1  # there is a table, and no clip in it is good
     before, said = out.read_bytes(), capsys.readouterr().out
     looked: list[Any] = []
     monkeypatch.setattr("sonant.media.crew.run", lambda *jobs, **_: looked.append(jobs) or [["x"]])
-    assert main(words) == 0
+    assert main(words) == 1
     assert out.read_bytes() == before and not looked
     again = capsys.readouterr().out
     assert "no file has changed since" in again and said in again
     (root / "a.mp4").write_bytes(b"no video either")
-    assert main(words) == 0
+    assert main(words) == 1
     assert looked and out.read_bytes() != before
-    assert main([*words, "--after", "2"]) == 0
+    assert main([*words, "--after", "2"]) == 1
     assert len(looked) == 2
     Clips.read(out).write(out)  # as someone who has added a label does
-    assert main([*words, "--after", "2"]) == 0
+    assert main([*words, "--after", "2"]) == 1
     assert len(looked) == 3
 
 

@@ -281,7 +281,7 @@ def test_a_share_is_said_and_the_rest_assigned(caplog: pytest.LogCaptureFixture)
 
 def test_chances_are_alike_even_for_flags() -> None:
     x = torch.tensor([[(i >> bit) & 1 for bit in range(11)] for i in range(2048)]).float()
-    blocks = cluster._Blocks(x)
+    blocks = cluster.Blocks(x)
     drawn = []
     for seed in range(20):
         multipliers = cluster._multipliers(blocks, torch.Generator().manual_seed(seed))

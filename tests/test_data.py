@@ -31,8 +31,8 @@ def views(jitter: int = 2) -> Views:
 class Deaf(Toy):
     """Row 3 has no sound."""
 
-    def read(self, row: int, *, frames: int) -> Media:
-        media = super().read(row, frames=frames)
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+        media = super().read(row, frames=frames, film=film)
         if row != 3:
             return media
         return Media(media.frames, media.frame_times, None, None, media.rate)
@@ -180,9 +180,9 @@ def test_a_cache_that_cannot_be_kept_says_what_to_do(tmp_path: Path) -> None:
 class Asked(Toy):
     """Notes how many frames are asked for."""
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         self.frames = frames
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 @pytest.mark.parametrize(("modalities", "frames"), [(ALL, 2), (("audio",), 0), (("video",), 2)])
@@ -201,7 +201,7 @@ class Packed(Toy):
         super().__init__()
         self.frames = frames
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         whole = super().read(row, frames=self.frames)
         chosen = (2 * np.arange(frames) + 1) * self.frames // (2 * frames)
         pixels = whole.frames[chosen, : 36 if row else 20]
@@ -328,8 +328,8 @@ def texts(clips: Clips, said: list[str]) -> Clips:
 class Poor(Toy):
     """Of every four clips the second has no sound, the third no pictures, the fourth neither."""
 
-    def read(self, row: int, *, frames: int) -> Media:
-        m = super().read(row, frames=frames)
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+        m = super().read(row, frames=frames, film=film)
         seen, heard = row % 4 < 2, row % 4 in (0, 2)
         pictures = (m.frames, m.frame_times) if seen else (None, None)
         return Media(*pictures, *((m.samples, 0.0) if heard else (None, None)), m.rate)
@@ -414,15 +414,15 @@ def test_a_modality_that_no_clip_has_is_named() -> None:
     class Late(Poor):
         """Only clip 20 has all."""
 
-        def read(self, row: int, *, frames: int) -> Media:
+        def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
             return super().read(row if row == 20 else 3, frames=frames)
 
     class Mute(Poor):
-        def read(self, row: int, *, frames: int) -> Media:
+        def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
             return super().read(1, frames=frames)
 
     class Blind(Poor):
-        def read(self, row: int, *, frames: int) -> Media:
+        def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
             return super().read(2, frames=frames)
 
     assert check(Toy()).reads == 1
@@ -452,9 +452,9 @@ def test_a_program_that_fails_does_not_wait_for_its_workers(sleep: float) -> Non
 import time
 from test_data import *
 class Slow(Toy):
-    def read(self, row, *, frames):
+    def read(self, row, *, frames, film=slice(None)):
         time.sleep({sleep} if row == 5 else 0)
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 asked = [Request(np.array([row])) for row in range(12)]
 batches = loader(Examples(toy_clips(12), Slow(), views(), ALL), asked, workers=2)
 print(next(batches).index.tolist(), flush=True)

@@ -89,10 +89,10 @@ def test_of_a_partial_pack_what_a_clip_lacks_is_null(run: Path, tmp_path: Path) 
 
 
 class Killing(Toy):
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         if row == 11:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 def test_a_killed_embed_goes_on_to_the_same_file(

@@ -29,7 +29,7 @@ class Still:
     def __init__(self, frames: int = FRAMES, side: int = SIDE) -> None:
         self.frames, self.side = frames, side
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         samples = np.zeros(16, np.float32)
         if row == 1 or not frames:
             return Media(None, None, samples, 0.0, 16)

@@ -68,6 +68,7 @@ def test_scores_are_those_of_the_model_that_is_asked_for(folder: Path) -> None:
         ("discovery --seed -1", "seed must be at least 0, not -1"),
         ("retrieval --more-than 0", "--more-than must be at least 1, not 0"),
         ("clusters --clusters 1", "--clusters must be at least 2, not 1"),
+        ("clusters --labels verb klass", "no label 'klass' to compare clusters with; there are so"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -77,6 +78,12 @@ def test_wrong_arguments_are_named(
     assert main(["score", task, ".", "--features", "MC3=a", *more]) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "gone").exists()
+
+
+def test_models_have_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for pair in ("=a", "a", "MC3="):
+        assert main(["score", "discovery", ".", "--features", pair]) == 2
+        assert f"{pair!r} is not of the form NAME=FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["base rate", "verb prior", "chance"])

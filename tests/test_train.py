@@ -46,10 +46,10 @@ class Signalling(Toy):
         super().__init__()
         self.at, self.number = at, number
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         if self.reads == self.at:
             os.kill(os.getpid(), self.number)
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 def run(
@@ -288,8 +288,8 @@ def test_a_checkpoint_of_another_shape_is_refused(trained: Path, tmp_path: Path)
 class Poisoned(Toy):
     """The sound of two clips is too loud for float32."""
 
-    def read(self, row: int, *, frames: int) -> Media:
-        media = super().read(row, frames=frames)
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+        media = super().read(row, frames=frames, film=film)
         if row in (5, 11):
             media.samples[:] *= 1e30
         return media
@@ -420,7 +420,7 @@ class Beginning(MC3):
 
     def begin(self, stage: Stage, features: Callable[[], Embeddings]) -> None:
         assert not self.training
-        self.kept = features()["video"] + torch.rand(1)
+        self.kept = torch.from_numpy(features()["video"]) + torch.rand(1)
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         assert self.training
@@ -587,6 +587,12 @@ def test_sgd_has_its_momentum_and_goes_on_with_it(tmp_path: Path) -> None:
 def test_momentum_is_checked(momentum: float) -> None:
     with pytest.raises(UsageError, match="momentum of SGD must be 0 or more and below 1"):
         replace(make(mc3_small, train_tokenizer(["cut a leek"]), SHORT), momentum=momentum)
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
+def test_learning_rates_are_checked(rate: float) -> None:
+    with pytest.raises(UsageError, match="a finite number of 0 or more, not"):
+        replace(make(mc3_small, train_tokenizer(["cut a leek"]), SHORT), learning_rates=(0.1, rate))
 
 
 def test_a_stage_ends_with_its_share_of_the_weights_it_began_with(

@@ -48,7 +48,7 @@ class Toy:
     def __init__(self) -> None:
         self.reads = 0
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         self.reads += 1
         random = np.random.default_rng(row)
         pixels = random.integers(0, 80, (frames, 36, 40, 3), dtype=np.uint8)
@@ -62,7 +62,7 @@ class Toy:
         sound = wave.astype(np.float32)
         if not frames:
             return Media(None, None, sound, 0.0, RATE)
-        return Media(pixels, times, sound, 0.0, RATE)
+        return Media(pixels[film], times[film], sound, 0.0, RATE)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sonant.clips import Clips
 from sonant.data import FRONT_END
 from sonant.errors import SonantError, UsageError
-from sonant.files import replacing
+from sonant.files import damage, replacing
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Recipe
 from sonant.types import Modality, Stage
@@ -68,7 +68,10 @@ class Checkpoint:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # foreign bytes fail to unpickle in every way there is
-            raise SonantError(f"{path}: not a readable checkpoint: {error}") from error
+            raise SonantError(
+                f"{path}: not a readable checkpoint: {damage(path, error)}; the run cannot go on "
+                "from it: begin in a new folder"
+            ) from error
         if not isinstance(found, dict) or found.get("version") != VERSION:
             version = found.get("version") if isinstance(found, dict) else None
             raise UsageError(
@@ -175,7 +178,10 @@ def _weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # the library's own error type is private
-        raise SonantError(f"{path}: not readable as safetensors: {error}") from error
+        raise SonantError(
+            f"{path}: not readable as safetensors: {damage(path, error)}; wanted are weights that "
+            "a run left, such as refine.safetensors"
+        ) from error
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -295,6 +301,36 @@ def data_record(clips: Clips, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def files_record(method: Method, there: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a record says of the files that a method learns from: their SHA-256.
+
+    Those that are gone since are taken for the same.
+
+    Args:
+        method: which names them.
+        there: the run's record, empty if there is none.
+    """
+    known = there.get("files", {})
+    return {
+        name: file_digest(path) if path.is_file() else known.get(name)
+        for name, path in method.files.items()
+    }
+
+
+def files_differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In words, which files of the same names two records have other contents of.
+
+    A record from before there were `files` in it can tell of none.
+    """
+    known = there.get("files", wanted["files"])
+    return [
+        f"{name}: {wanted['arguments'][name]} held something else there (SHA-256 "
+        f"{known.get(name)}, now {digest})"
+        for name, digest in wanted["files"].items()
+        if known.get(name) != digest and there["arguments"].get(name) == wanted["arguments"][name]
+    ]
+
+
 def data_differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """In words, how what two records say of their clips differs; nothing if it does not."""
     if there["data"] != wanted["data"]:
@@ -343,6 +379,18 @@ def check_same_validation(run: Path, clips: Clips | None) -> None:
             f"{run}: its epoch was chosen by other clips, or was the last one; `--validation` "
             "names their split, or nothing"
         )
+
+
+def check_same_files(run: Path) -> None:
+    """Refuse files that a recorded run learned from and that have changed since.
+
+    Raises:
+        UsageError: one has, or the folder holds no run.
+    """
+    there = read_record(run)
+    wanted = there | {"files": files_record(read_run(run).method, there)}
+    if differing := files_differences(there, wanted):
+        raise UsageError(f"{run}: was trained on other files:\n  " + "\n  ".join(differing))
 
 
 def start_digest(made: Recipe) -> str:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ _GOLDEN = -7046029254386353131
 _LOG = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Features [n, width] of this rank's clips: a tensor, an array, a memory map, an HDF5 data set.
 
@@ -120,7 +121,7 @@ def preparation(
     Raises:
         UsageError: rows are not finite or all equal, or vary in fewer directions than are kept.
     """
-    blocks = _Blocks(x)
+    blocks = Blocks(x)
     total, mean = _survey(blocks, 1)
     if pca is None and not whiten:
         return Preparation(unit=unit)
@@ -188,8 +189,8 @@ def kmeans(
         raise UsageError(f"start must be a tensor or one of {', '.join(STARTS)}, not {start!r}")
     steps: list[Prepare] = [prepare] if prepare else []
     steps += [Preparation(unit=True)] if spherical else []
-    _, mean = _survey(_Blocks(x, steps), k)
-    blocks = _Blocks(x, steps or [Preparation(mean)])
+    _, mean = _survey(Blocks(x, steps), k)
+    blocks = Blocks(x, steps or [Preparation(mean)])
     origin = torch.zeros_like(mean[:1]) if steps else mean.to(blocks.dtype).double()
     generator = Generator().manual_seed(seed)
     learned = blocks if share == 1 else _picked(blocks, share, k, generator)
@@ -216,7 +217,7 @@ def nearest(x: Rows, centroids: Float[Tensor, "k d"], *, prepare: Prepare | None
     Raises:
         UsageError: rows or centroids are not finite, or not equally wide.
     """
-    blocks = _Blocks(x, [prepare] if prepare else [])
+    blocks = Blocks(x, [prepare] if prepare else [])
     found = _assigned(blocks, _given(centroids, len(centroids), blocks))
     lost = (~found.distances.isfinite()).nonzero()
     if len(lost):
@@ -273,8 +274,17 @@ def sinkhorn(
     return (logits + row + column).exp().to(scores.dtype)
 
 
-class _Blocks:
-    """This rank's rows, read a block at a time, each prepared in steps."""
+class Blocks:
+    """This rank's rows, read a block at a time.
+
+    Args:
+        x: the rows.
+        steps: what prepares each block, one after the other.
+        picked: numbers of the rows that are read, rising; None reads all.
+
+    Raises:
+        UsageError: rows are not [rows, width], or no floating numbers.
+    """
 
     def __init__(
         self, x: Rows, steps: Sequence[Prepare] = (), picked: NDArray[Any] | None = None
@@ -282,7 +292,7 @@ class _Blocks:
         self.x, self.steps, self.picked = x, steps, picked
         if len(x.shape) != 2 or not x.shape[1]:
             raise UsageError(f"features have the shape {tuple(x.shape)}; wanted [rows, width]")
-        kind = _tensor(x[:0])
+        kind = to_tensor(x[:0])
         if not kind.is_floating_point():
             raise UsageError(f"features are {kind.dtype}; wanted floating numbers of 16 to 64 bits")
         self.dtype = torch.float64 if kind.dtype == torch.float64 else torch.float32
@@ -299,7 +309,7 @@ class _Blocks:
         for first in range(0, len(self), size):
             part = slice(first, min(first + size, len(self)))
             read = self.x[part if self.picked is None else self.picked[part]]
-            rows = _tensor(read).to(self.device, self.dtype)
+            rows = to_tensor(read).to(self.device, self.dtype)
             yield part, rows, self._prepared(rows)
 
     def _prepared(self, rows: Tensor) -> Tensor:
@@ -308,7 +318,7 @@ class _Blocks:
         return rows
 
 
-def _tensor(rows: Any) -> Tensor:
+def to_tensor(rows: Any) -> Tensor:
     """Rows as a tensor; copied only where torch cannot lie on numpy's memory."""
     if isinstance(rows, Tensor):
         return rows
@@ -326,7 +336,7 @@ def _summed(x: Tensor) -> Tensor:
     return x
 
 
-def _survey(blocks: _Blocks, k: int) -> tuple[int, Tensor]:
+def _survey(blocks: Blocks, k: int) -> tuple[int, Tensor]:
     """Refuse, on all ranks at once, what has no k clusters; else count all rows and their mean."""
     width, bad = int(blocks.x.shape[1]), torch.zeros(3, dtype=torch.int64)
     total = torch.zeros(width, dtype=torch.float64, device=blocks.device)
@@ -369,7 +379,7 @@ def _check(everywhere: list[list[int]], k: int) -> None:
         raise UsageError(f"k={k} clusters wanted of {count} rows; there must be k rows or more")
 
 
-def _given(centroids: Tensor, k: int, blocks: _Blocks) -> Tensor:
+def _given(centroids: Tensor, k: int, blocks: Blocks) -> Tensor:
     """Centroids of the caller's, checked; float64."""
     if centroids.shape != (k, blocks.width) or not k or not centroids.isfinite().all():
         raise UsageError(
@@ -438,7 +448,7 @@ def _squares(rows: Tensor, centroids: Tensor) -> Tensor:
     return found.where(~(found <= rounding), 0.0).double().square()
 
 
-def _assigned(blocks: _Blocks, centroids: Tensor) -> Nearest:
+def _assigned(blocks: Blocks, centroids: Tensor) -> Nearest:
     """The nearest centroids of this rank's rows."""
     find = _finder(centroids)
     found = Nearest(
@@ -468,7 +478,7 @@ class _Assignment:
     Rows begin in the last one, which is none. Sums follow the rows that move.
     """
 
-    def __init__(self, blocks: _Blocks, centroids: Tensor) -> None:
+    def __init__(self, blocks: Blocks, centroids: Tensor) -> None:
         k = len(centroids)
         self.blocks = blocks
         self.labels = torch.full((len(blocks),), k, device=blocks.device)
@@ -490,7 +500,7 @@ class _Assignment:
 
 
 def _lloyd(
-    blocks: _Blocks,
+    blocks: Blocks,
     k: int,
     start: str | Tensor,
     iterations: int,
@@ -518,7 +528,7 @@ def _lloyd(
 
 
 def _moved(
-    blocks: _Blocks, centroids: Tensor, swept: _Sweep, spherical: bool, generator: Generator
+    blocks: Blocks, centroids: Tensor, swept: _Sweep, spherical: bool, generator: Generator
 ) -> Tensor:
     """The means of the clusters, and drawn rows for those without rows."""
     means = swept.sums / swept.counts.clamp(min=1)[:, None]
@@ -537,7 +547,7 @@ def _moved(
     return means
 
 
-def _at_random(blocks: _Blocks, k: int, generator: Generator) -> Tensor:
+def _at_random(blocks: Blocks, k: int, generator: Generator) -> Tensor:
     """K rows that differ, drawn alike."""
     drawn = _draw(blocks, k, generator)
     if len(drawn) < k:
@@ -545,7 +555,7 @@ def _at_random(blocks: _Blocks, k: int, generator: Generator) -> Tensor:
     return drawn
 
 
-def _plus_plus(blocks: _Blocks, k: int, generator: Generator) -> Tensor:
+def _plus_plus(blocks: Blocks, k: int, generator: Generator) -> Tensor:
     """K-means‖: candidates, and k-means of the means of the rows nearest to each."""
     drawn = _at_random(blocks, k, generator)
     for _ in range(ROUNDS):
@@ -594,14 +604,14 @@ def _apart(x: Tensor, y: Tensor) -> Tensor:
     )
 
 
-STARTS: dict[str, Callable[[_Blocks, int, Generator], Tensor]] = {
+STARTS: dict[str, Callable[[Blocks, int, Generator], Tensor]] = {
     "plusplus": _plus_plus,
     "random": _at_random,
 }
 
 
 def _draw(
-    blocks: _Blocks, wanted: int, generator: Generator, centroids: Tensor | None = None
+    blocks: Blocks, wanted: int, generator: Generator, centroids: Tensor | None = None
 ) -> Tensor:
     """Rows [up to wanted, d] that differ, of all ranks: alike, or by squared distance to centroids.
 
@@ -645,7 +655,7 @@ def _first(keys: Tensor, hashes: Tensor, wanted: int) -> Tensor:
     return order[fresh][:wanted]
 
 
-def _multipliers(blocks: _Blocks, generator: Generator) -> Tensor:
+def _multipliers(blocks: Blocks, generator: Generator) -> Tensor:
     """Random odd numbers, one for each word of a row: a hash."""
     words = _words(torch.zeros(1, int(blocks.x.shape[1]), dtype=blocks.dtype)).shape[1]
     return torch.randint(-(2**63), 2**63 - 1, (words,), generator=generator).to(blocks.device) | 1
@@ -664,7 +674,7 @@ def _chances(rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
     return hashes, ((hashes >> 11 & 2**53 - 1) + 0.5) / 2**53
 
 
-def _picked(blocks: _Blocks, share: float, k: int, generator: Generator) -> _Blocks:
+def _picked(blocks: Blocks, share: float, k: int, generator: Generator) -> Blocks:
     """A share of the rows."""
     multipliers = _multipliers(blocks, generator)
     picks = [(_chances(rows, multipliers)[1] < share).cpu() for _, rows, _ in blocks]
@@ -675,4 +685,4 @@ def _picked(blocks: _Blocks, share: float, k: int, generator: Generator) -> _Blo
             f"share={share} of {total} rows leaves {count}, and k={k} clusters want k or more"
         )
     _LOG.info("share=%g: the means are learned from %d of %d rows", share, count, total)
-    return _Blocks(blocks.x, blocks.steps, picked)
+    return Blocks(blocks.x, blocks.steps, picked)

@@ -62,6 +62,9 @@ Arrays = dict[Modality, Array]
 Shapes = dict[Modality, tuple[type, tuple[int, ...]]]
 """Type and shape of one clip's array."""
 
+WHOLE = slice(None)
+"""All of a clip's frames."""
+
 There = dict[Modality, Array]
 """Booleans [n]: which rows have a modality."""
 
@@ -70,8 +73,11 @@ There = dict[Modality, Array]
 class Reader(Protocol):
     """Where the media of a clip table's rows come from: a pack, or whatever reads like one."""
 
-    def read(self, row: int, *, frames: int) -> Media:
-        """Sound, and frames from the midpoints of so many equal parts of the clip; 0 wants none."""
+    def read(self, row: int, *, frames: int, film: slice = WHOLE) -> Media:
+        """Sound, and frames from the midpoints of so many equal parts of the clip; 0 wants none.
+
+        Of these frames, those that `film` cuts out.
+        """
         ...
 
 
@@ -107,6 +113,8 @@ class Views:
     Args:
         tokenizer: of narrations.
         frames: of video a clip.
+        film: how many of them are seen; they follow each other, begin anywhere in training and lie
+            in the middle in evaluation. 0 sees all.
         size: pixels a side of the square in the middle of a frame.
         jitter: most pixels that the square moves each way in training; 0 leaves it in the middle,
             and also leaves out the mirror.
@@ -123,6 +131,7 @@ class Views:
 
     tokenizer: Tokenizer
     frames: int
+    film: int = 0
     size: int
     jitter: int = 0
     least_area: float = 1.0
@@ -135,8 +144,13 @@ class Views:
 
     def __post_init__(self) -> None:
         at_least(1, frames=self.frames, size=self.size, tokens=self.tokens)
-        at_least(0, jitter=self.jitter)
+        at_least(0, jitter=self.jitter, film=self.film)
         above_zero(seconds=self.seconds, rate=self.rate, least_area=self.least_area)
+        if self.film > self.frames:
+            raise UsageError(
+                f"clips of {self.seconds:g} s have {self.frames} frames, which hold no film of "
+                f"{self.film}: ask for fewer (`--frames`), or for longer clips (`--seconds`)"
+            )
         if self.least_area > 1:
             raise UsageError(f"the least area of a crop is a share, not {self.least_area:g}")
         if (self.jitter or self.least_area < 1) and "video" in self.locked:
@@ -189,6 +203,12 @@ class Views:
         mel = log_mel(samples[: round(self.seconds * rate)], rate, "ast")
         return normalise_ast(cut_or_pad(mel, self.mel_frames))
 
+    def heard(
+        self, picture: Float32[Array, "..."], random: np.random.Generator | None = None
+    ) -> Float32[Array, "..."]:
+        """What is heard of what `audio` made: all; others draw a part in training."""
+        return picture
+
     def text(self, narrations: Sequence[str]) -> Array:
         """Ids [n, tokens]; for a locked encoder the cleaned narrations [n]."""
         if "text" in self.locked:
@@ -214,15 +234,35 @@ class Views:
             raise SonantError(f"{self.locked[modality].identity}: its vectors are not finite")
         return vectors
 
-    def middle(self, video: UInt8[Array, "... kept kept"]) -> UInt8[Array, "... size size"]:
-        """The square that evaluation sees."""
+    def part(self, random: np.random.Generator | None) -> slice:
+        """Which of a clip's frames are seen: drawn for training, the middle ones without a draw."""
+        if not self.film:
+            return WHOLE
+        spare = self.frames - self.film
+        first = spare // 2 if random is None else int(random.integers(spare + 1))
+        return slice(first, first + self.film)
+
+    def middle(
+        self, video: UInt8[Array, "*n time 3 kept kept"]
+    ) -> UInt8[Array, "*n film 3 size size"]:
+        """What evaluation sees: the middle of the frames that are there, and of each."""
         inner = slice(self.jitter, self.jitter + self.size)
-        return video[..., inner, inner]
+        first = max(0, video.shape[-4] - self.film) // 2 if self.film else 0
+        film = slice(first, first + self.film if self.film else None)
+        return video[..., film, :, inner, inner]
 
     def moved(
         self, video: UInt8[Array, "time 3 kept kept"], random: np.random.Generator
-    ) -> UInt8[Array, "time 3 size size"]:
-        """The square that training sees: moved or scaled, and mirrored half of the time."""
+    ) -> UInt8[Array, "film 3 size size"]:
+        """What training sees: a square moved or scaled, and mirrored half of the time.
+
+        Args:
+            video: all frames of a clip, or just those of the `part` of the same draw.
+            random: the clip's.
+        """
+        part = self.part(random)
+        if len(video) == self.frames:
+            video = video[part]
         if self.least_area < 1:
             box = random_rectangle(self.kept_size, self.least_area, random)
             square = scaled_part(video.transpose(0, 2, 3, 1), box, self.size).transpose(0, 3, 1, 2)
@@ -425,15 +465,16 @@ class Examples:
             "the same one"
         )
 
-    def available(self, row: int) -> Arrays:
-        """One clip's arrays of those wanted modalities that it has, video before its crop.
+    def available(self, row: int, film: slice = WHOLE) -> Arrays:
+        """One clip's arrays of those wanted modalities that it has, before their crops.
 
-        Of a modality with a locked encoder it is what the encoder is to read.
+        Of a modality with a locked encoder it is what the encoder is to read. Of the frames, those
+        that `film` cuts out.
         """
         found: Arrays = {}
         if "audio" in self.modalities or "video" in self.modalities:
             frames = self.views.frames if "video" in self.modalities else 0
-            media = self.media.read(row, frames=frames)
+            media = self.media.read(row, frames=frames, film=film)
             try:
                 if "audio" in self.modalities and media.samples is not None:
                     found["audio"] = self.views.audio(media.samples, media.rate)
@@ -448,12 +489,18 @@ class Examples:
     def decode(self, request: Request) -> dict[int, Arrays]:
         """Those of the rows that the cache lacks, or all without a cache, by row.
 
+        A cache wants all of a clip's frames; without one, only those are read that will be seen.
+
         Raises:
             SonantError: a clip cannot be read, or lacks a modality and this is not partial.
         """
         rows = request.rows.tolist()
         fresh = [row for row in rows if self.kept is None or self.kept.lacks(row)]
-        return {row: self._taken(row, self.available(row)) for row in fresh}
+        films = {
+            row: self.views.part(_chance(request, row, "video")) if self.kept is None else WHOLE
+            for row in fresh
+        }
+        return {row: self._taken(row, self.available(row, films[row])) for row in fresh}
 
     def finish(self, decoded: Mapping[int, Arrays]) -> dict[int, Arrays]:
         """What was decoded, read by the locked encoders, and put into the cache if there is one.
@@ -521,20 +568,26 @@ class Examples:
         )
 
     def _crop(self, modality: Modality, found: list[Array], request: Request) -> Array:
-        if modality != "video" or modality in self.views.locked:
+        if modality == "text" or modality in self.views.locked:
             return np.stack(found)
-        if request.seed is None:
-            found = [self.views.middle(video) for video in found]
-        else:
-            seeds = ([*request.seed, row] for row in request.rows.tolist())
-            randoms = map(np.random.default_rng, seeds)
-            found = [self.views.moved(*pair) for pair in zip(found, randoms, strict=True)]
-        return np.stack(found)
+        views, rows = self.views, request.rows.tolist()
+        randoms = [_chance(request, row, modality) for row in rows]
+        pairs = zip(found, randoms, strict=True)
+        if modality == "audio":
+            return np.stack([views.heard(x, random) for x, random in pairs])
+        return np.stack([views.moved(x, r) if r else views.middle(x) for x, r in pairs])
 
     def _key(self) -> str:
         v, media = self.views, self.clips.packed_digest()
         said = (FRONT_END, media, v.frames, v.kept_size, v.rate, v.seconds, v.identities)
         return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+def _chance(request: Request, row: int, modality: Modality) -> np.random.Generator | None:
+    """What draws a clip's crop: another for sound than for pictures, so that neither tells."""
+    if request.seed is None:
+        return None
+    return np.random.default_rng([*request.seed, row, *([1] if modality == "audio" else [])])
 
 
 class Kept:

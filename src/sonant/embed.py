@@ -167,7 +167,7 @@ class Model:
             raise UsageError(
                 f"audio is float [n, S] within -1 to 1; a clip is {wave.dtype} {list(wave.shape)}"
             )
-        return self.views.audio(wave.astype(np.float32), self.views.rate)
+        return self.views.heard(self.views.audio(wave.astype(np.float32), self.views.rate))
 
     def _words(self, texts: list[str]) -> Array:
         words = self.views.text(texts)

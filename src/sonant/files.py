@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,37 @@ def stamp(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def damage(path: Path, error: Exception) -> str:
+    """Why a file of tensors cannot be read, in words, as far as it shows in its first bytes.
+
+    Args:
+        path: the file.
+        error: what the library raised that tried; it speaks of its own insides.
+    """
+    if asked := re.search(r"GLOBAL (\w[\w.]*)", str(error)):
+        return f"it wants {asked[1]} to be called, and no code of a file is run here"
+    with path.open("rb") as file:
+        first = file.read(40)
+    if not first:
+        return "it is empty"
+    if first.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, perhaps one that says why there was no file to fetch"
+    if first.startswith(b"version https://git-lfs"):
+        return "it is Git LFS's note of a file, and not that file"
+    if text := _text(first):
+        return f"it is a text that begins with {text!r}"
+    return "it is damaged, cut off, or of another kind"
+
+
+def _text(first: bytes) -> str:
+    """The first bytes of a text in UTF-8, a letter cut in two left out; "" of anything else."""
+    try:
+        text = getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return ""
+    return text if text.translate(str.maketrans("\r\n\t", "   ")).isprintable() else ""
 
 
 @contextmanager

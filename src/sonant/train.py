@@ -8,6 +8,8 @@ as one that was not; on accelerators, whose sums have no fixed order, to roundin
 
 import hashlib
 import json
+import math
+import os
 import platform
 import signal
 import threading
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import Any
 
@@ -36,6 +39,8 @@ from sonant.checkpoint import (
     defaults,
     done,
     file_digest,
+    files_differences,
+    files_record,
     fill,
     load_towers,
     make,
@@ -45,10 +50,10 @@ from sonant.checkpoint import (
     weights_path,
 )
 from sonant.clips import Clips
-from sonant.data import Examples, Reader, Request, loader, requests, to_device
+from sonant.data import Array, Examples, Reader, Request, loader, requests, to_device
 from sonant.distributed import barrier, device, largest, rank, ranks, together
 from sonant.errors import SonantError, UsageError, at_least
-from sonant.files import replacing
+from sonant.files import replacing, why
 from sonant.log import Line, Log, agreement
 from sonant.media.text import Tokenizer, train_tokenizer
 from sonant.methods.agreement import agree, agree_small
@@ -232,19 +237,13 @@ def train(
         _check(made, clips)
         began = "" if going else _begin(made, initial, like or (run if there else None), record)
         made.method.to(device())
-        made.method.attach(clips)
-        examples = Examples(
-            clips, media, made.views, made.method.modalities, cache, partial=made.method.partial
-        )
-        examples.check_lengths()
+        examples = _examples(made, clips, media, cache)
         chooser = _chooser(made, validation, clips, cache, workers)
         if any(stage.epochs for stage in made.method.stages):
             examples.check_text()
             examples.check_media()
         if rank() == 0 and not going:
-            made.views.tokenizer.save(run / "tokenizer.json")
-            with replacing(run / "record.json") as unfinished:
-                unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            _keep(run, made, record)
         _Run(made, examples, run, stop, workers, save_every, began, chooser).go()
 
 
@@ -277,6 +276,15 @@ def _with_classes(
     if "label" not in given or given.get("classes", "none asked for"):
         return arguments
     return {**arguments, "classes": classes(clips, given["label"])}
+
+
+def _examples(made: Recipe, clips: Clips, media: Reader, cache: Path | None) -> Examples:
+    """The training clips as the method takes them; it has taken note of them."""
+    method = made.method
+    method.attach(clips)
+    examples = Examples(clips, media, made.views, method.modalities, cache, partial=method.partial)
+    examples.check_lengths()
+    return examples
 
 
 def _chooser(
@@ -314,7 +322,7 @@ def _record(
     validation: Validation | None,
     there: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a run is; weights that it began with and that are gone since are taken for the same."""
+    """What a run is; files that it was made from and that are gone since are taken for the same."""
     gone = initial is not None and bool(there) and not initial.is_file()
     began = there.get("initial") if gone else initial and file_digest(initial)
     record = {
@@ -322,6 +330,7 @@ def _record(
         "arguments": defaults(recipe) | dict(arguments),
         "initial": began,
         **data_record(clips, made.method.labels),
+        "files": files_record(made.method, there),
         "validation": validation and data_record(validation.clips, made.method.labels),
         "precision": made.precision,
         "version": __version__,
@@ -334,6 +343,13 @@ def _record(
         return dict(json.loads(json.dumps(record)))
     except TypeError as error:
         raise UsageError(f"arguments of a recipe are what JSON can hold: {error}") from error
+
+
+def _keep(run: Path, made: Recipe, record: Mapping[str, Any]) -> None:
+    """Write what a run is into its folder."""
+    made.views.tokenizer.save(run / "tokenizer.json")
+    with replacing(run / "record.json") as unfinished:
+        unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare(there: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
@@ -351,7 +367,7 @@ def _compare(there: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
         differing.append("initial: other weights to begin with")
     if there.get("validation") != wanted["validation"]:
         differing.append("validation: other clips, or none, to choose the best epoch by")
-    differing += data_differences(there, wanted)
+    differing += data_differences(there, wanted) + files_differences(there, wanted)
     if differing:
         raise UsageError(
             f"{run}: is the folder of another run; choose another, or ask for the same:\n  "
@@ -640,16 +656,37 @@ class _Run:
             state.write(self.run / "last.pt")
         barrier()
 
-    def _features(self) -> Mapping[str, Tensor]:
-        """This rank's training clips as the method surveys them now."""
+    def _features(self) -> Mapping[str, Array]:
+        """This rank's training clips as the method surveys them now: maps of files, one a name.
+
+        Of float32: what untrained towers make of clips differs by little beside its mean, and half
+        precision would round that away.
+        """
         rows = np.arange(len(self.examples))[rank() :: ranks()]
         asked = [Request(part) for part in np.array_split(rows, max(1, len(rows) // 128))]
-        parts: list[dict[str, Tensor]] = []
+        found: dict[str, Array] = {}
+        first = 0
         for batch in loader(self.examples, asked, workers=self.workers):
             with torch.no_grad():
                 seen = self.method.survey(to_device(batch, device()))
-            parts.append({name: x.cpu() for name, x in seen.items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            for name, x in seen.items():
+                if name not in found:
+                    found[name] = self._survey(name, (len(rows), x.shape[1]))
+                found[name][first : first + len(x)] = x.float().cpu().numpy()
+            first += len(batch.index)
+        return found
+
+    def _survey(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Space on disk that is given back once nobody reads it any more."""
+        size = 4 * math.prod(shape)
+        try:
+            with TemporaryFile(dir=self.run) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return np.memmap(file, np.float32, "r+", shape=shape)
+        except OSError as error:
+            raise SonantError(
+                f"{self.run}: no room for features of {name}, {size / 1e9:.3g} GB: {why(error)}"
+            ) from error
 
 
 def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:

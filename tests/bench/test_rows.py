@@ -10,8 +10,13 @@ from sonant.bench import avcl, xdc
 from sonant.bench.runs import Row
 from sonant.checkpoint import defaults, make
 from sonant.clips import Clips
+from sonant.errors import TableError
 from sonant.features import Features
 from sonant.media.text import train_tokenizer
+from sonant.sources.world.laws import THINGS
+from sonant.sources.world.story import story
+from sonant.sources.world.surroundings import surroundings
+from sonant.sources.world.writer import video_name
 from sonant.types import Clip
 
 AVCL = [*avcl.rivals("verb"), *avcl.weights("verb")]
@@ -56,7 +61,8 @@ def test_what_a_row_begins_with_has_its_towers(row: Row) -> None:
 def test_the_papers_figures_are_of_rows_that_are_there() -> None:
     assert avcl.PUBLISHED.keys() <= {row.name for row in AVCL}
     assert xdc.PUBLISHED.keys() == xdc.METHODS.keys()
-    assert {name for pair in avcl.DIFFERENCES for name in pair} <= {row.name for row in AVCL}
+    told = avcl.DIFFERENCES + avcl.NARROW_DIFFERENCES
+    assert {name for pair in told for name in pair} <= {row.name for row in AVCL}
     assert {name for pair in xdc.DIFFERENCES for name in pair} <= xdc.METHODS.keys()
 
 
@@ -74,17 +80,30 @@ def test_linear_classifiers_learn_from_the_training_clips_alone() -> None:
     random = np.random.default_rng(0)
     rows = []
     for number in range(120):
-        split = "train" if number < 60 else "test"
-        labels = {"verb": "cut" if number % 2 else "pour", "noun": "ab"[number // 2 % 2]}
-        rows.append(
-            Clip(f"c{number}", f"v{number % 60 + 60 * (split == 'test')}", 0, 1, "", split, labels)
-        )
+        split, thing = "train" if number < 60 else "test", number // 2 % 2
+        labels = {"verb": "cut" if number % 2 else "pour", "noun": "ab"[thing]}
+        labels["done_noun"] = ["onion", "bottle"][thing]
+        rows.append(Clip(f"c{number}", video_name(number), 0, 1, "", split, labels))
     clips = Clips.of(rows, root=".")
     x = random.normal(0, 0.1, (120, 8)).astype(np.float32)
     x[:, 0] += np.arange(120) % 2
     x[:60, 1] += np.arange(60) // 2 % 2
     features = Features.of([row.id for row in rows], {"video": x})
-    found = xdc._linear(features, clips, "test")
+    found = xdc._linear(features, clips, "test", seed=0)
     assert found.keys() == {"fc video"}
     assert found["fc video"]["verb"] > 0.95
     assert 0.3 < found["fc video"]["noun"] < 0.7
+    assert found["fc video"].keys() == {"verb", "noun", "material", "scene"}
+
+
+def test_a_world_s_clips_have_materials_and_scenes() -> None:
+    clips = Clips.of(
+        [Clip(f"c{i}", video_name(i), 0, 1, "", labels={"done_noun": "bottle"}) for i in (7, 0)],
+        root=".",
+    )
+    found = surroundings(clips, seed=3)
+    assert found.column("scene").tolist() == [story(3, i).scene.name for i in (7, 0)]
+    assert found.column("material").tolist() == [THINGS["bottle"].material] * 2
+    others = Clips.of([Clip("c", video_name(0), 0, 1, "")], root=".")
+    with pytest.raises(TableError, match="done_noun"):
+        surroundings(others, seed=3)

@@ -113,6 +113,15 @@ def test_what_chooses_is_neither_learned_from_nor_judged() -> None:
     assert Dealing(("deal",), "val").folds(dealt("val", "val"), "class")[0].val.sum() == 4
 
 
+@pytest.mark.parametrize("name", ["..", ".", "  ", "/", "chance"])
+def test_names_that_are_no_folder_of_their_own_are_refused(
+    packed: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a row; letters and digits can"):
+        go(tmp_path / "out", packed, name=name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_would_share_a_folder_are_refused(packed: Path, tmp_path: Path) -> None:
     done = tmp_path / "scratch"
     done.mkdir()

@@ -155,13 +155,18 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (b"", SonantError, "not readable as PyTorch weights"),
-        (b"<html>404</html>", SonantError, "not readable as PyTorch weights"),
-        ({"layer1": Trap()}, SonantError, "not readable as PyTorch weights"),
+        (b"", SonantError, "not readable as PyTorch weights: it is empty; wanted are tensors"),
+        (b"<html>404</html>", SonantError, "not readable as PyTorch weights: it is a web page"),
+        (b"hello this\nis", SonantError, r"it is a text that begins with 'hello this\\nis';"),
+        ("video,\tä ö\n".encode() * 9, SonantError, "it is a text that begins with 'video,"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", SonantError, "Git LFS's note of"),
+        (bytes(5000), SonantError, "it is damaged, cut off, or of another kind; wanted"),
+        (b"PK\x03\x04...", SonantError, "it is damaged, cut off, or of another kind; wanted"),
+        ({"layer1": Trap()}, SonantError, r"it wants [\w.]+ to be called, and no code of"),
         ([torch.zeros(1)], UsageError, "holds a list, not tensors by name"),
         ({"model": {"stem": torch.zeros(1)}, "epoch": 3}, UsageError, "by name: model, epoch;"),
     ],
-    ids=["empty", "html", "code", "list", "training state"],
+    ids=["empty", "html", "text", "utf-8", "lfs", "zeros", "zip", "code", "list", "training state"],
 )
 def test_files_of_other_kinds_are_refused(tmp_path, monkeypatch, content, error, message):
     monkeypatch.chdir(tmp_path)

@@ -336,8 +336,14 @@ def test_damaged_and_harmful_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     (tmp_path / "pickle.bin").write_bytes(pickle.dumps(Harmful(tmp_path / "harm"), 2))
-    for name in ("cut.pth", "page.bin", "empty.pt", "text.safetensors", "pickle.bin"):
-        with pytest.raises(SonantError, match=f"{name}: not readable as weights: .+"):
+    for name, said in {
+        "cut.pth": "it is damaged, cut off, or of another kind; wanted is a checkpoint",
+        "page.bin": "it is a web page",
+        "empty.pt": "it is empty",
+        "text.safetensors": "it is Git LFS's note of a file, and not that file",
+        "pickle.bin": "it ",
+    }.items():
+        with pytest.raises(SonantError, match=f"{name}: not readable as weights: {said}"):
             read_weights(tmp_path / name)
     assert not (tmp_path / "harm").exists()
     pickle.loads(pickle.dumps(Harmful(tmp_path / "harm")))  # what plain unpickling would do

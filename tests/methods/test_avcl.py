@@ -27,7 +27,8 @@ from toy import TINY, Toy, toy_clips
 STAGE = Stage("pretrain", 1)
 A = torch.tensor([[1, 2, -1], [0.5, -1, 2], [3, 0, 1], [-1, -2, 0.5]]).double()
 B = torch.tensor([[1.1, 1.9, -0.8], [0.4, -1.2, 2.2], [2.5, 0.3, 1.4], [-0.7, -2.2, 0.1]]).double()
-NARROW = {"planes": 2, "frames": 2, "size": 16, "jitter": 0, "mel": 16, "seconds": 0.3}
+NARROW = {"planes": 2, "frames": 2, "frame_rate": 20.0, "size": 16, "jitter": 0, "seconds": 0.3}
+NARROW |= {"mel": 16, "mel_crop": 16}
 quick = settings(deadline=None, max_examples=20)
 
 
@@ -233,7 +234,10 @@ def test_each_modality_has_weights_of_its_own_and_of_the_seed_alone() -> None:
 
 
 def test_every_backbone_takes_both_modalities() -> None:
-    for backbone, more in (("r2plus1d", {}), ("c3d", {"frames": 8, "repeats": 8})):
+    for backbone, more in (
+        ("r2plus1d", {}),
+        ("c3d", {"frames": 8, "frame_rate": 40.0, "repeats": 8}),
+    ):
         made = narrow(backbone=backbone, **more)
         frames = torch.zeros(2, more.get("frames", 2), 3, 16, 16, dtype=torch.uint8)
         terms = made(rows(frames, torch.randn(2, 16, 16)), STAGE)
@@ -255,8 +259,8 @@ def test_shared_batch_norm_is_that_of_torch_in_one_process() -> None:
 
 
 def test_the_sound_is_the_whole_clip_as_a_picture() -> None:
-    recipe = make(avcl, train_tokenizer(["cut"]), {"planes": 2, "mel": 32, "seconds": 2.0})
-    views = recipe.views
+    arguments = {"planes": 2, "mel": 32, "mel_crop": 32, "seconds": 2.0}
+    views = make(avcl, train_tokenizer(["cut"]), arguments).views
     assert isinstance(views, SoundPicture)
     wave = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
     found = views.audio(wave, 24_000)
@@ -265,11 +269,29 @@ def test_the_sound_is_the_whole_clip_as_a_picture() -> None:
     assert views.identities != make(avcl, train_tokenizer(["cut"]), {"planes": 2}).views.identities
 
 
+def test_training_hears_any_square_of_the_picture_and_evaluation_the_middle() -> None:
+    arguments = {"planes": 2, "mel": 8, "mel_crop": 6}
+    views = make(avcl, train_tokenizer(["cut"]), arguments).views
+    picture = np.arange(64, dtype=np.float32).reshape(8, 8)
+    np.testing.assert_array_equal(views.heard(picture), picture[1:7, 1:7])
+    heard = [views.heard(picture, np.random.default_rng(seed)) for seed in range(99)]
+    assert {float(square[0, 0]) for square in heard} == {0, 1, 2, 8, 9, 10, 16, 17, 18}
+    assert all(square.shape == (6, 6) for square in heard)
+    with pytest.raises(UsageError, match="no 112 steps can be heard of 64"):
+        make(avcl, train_tokenizer(["cut"]), {"planes": 2, "mel": 64})
+
+
+def test_the_paper_s_views() -> None:
+    v = make(avcl, train_tokenizer(["cut"]), {"planes": 2}).views
+    assert isinstance(v, SoundPicture)
+    assert (v.film, v.size, v.kept_size, v.mel, v.crop) == (16, 112, 128, 256, 112)
+
+
 def test_the_sound_is_its_middle_or_its_wave() -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
 
     def heard(sound: str) -> np.ndarray:
-        arguments = {"planes": 2, "mel": 32, "seconds": 2.0, "sound": sound}
+        arguments = {"planes": 2, "mel": 32, "mel_crop": 32, "seconds": 2.0, "sound": sound}
         return make(avcl, train_tokenizer(["cut"]), arguments).views.audio(wave, 24_000)
 
     middle = stretch(mel_of(wave[9_600:38_400], 24_000, hop=0.005), 32)

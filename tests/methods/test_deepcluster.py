@@ -1,5 +1,6 @@
 """SDC, MDC, CDC, XDC: who learns whose clusters, and what a run of rounds keeps."""
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sonant.checkpoint import RecipeFunction, load_towers, make
+from sonant.checkpoint import RecipeFunction, check_same_files, load_towers, make
 from sonant.clips import Clips
-from sonant.data import requests
+from sonant.data import Examples, Request, requests
 from sonant.embed import load
 from sonant.errors import SonantError, TableError, UsageError
 from sonant.media.audio import xdc as front_end
@@ -138,10 +140,14 @@ def test_towers_run_in_bf16_and_losses_do_not() -> None:
 
 def test_features_side_by_side_have_length_one_each() -> None:
     made, x = method(concatenated), seen()
-    found = made.features_of("video+audio", x)
+    rows = made.features_of("video+audio", x)
+    found = rows[:]
+    assert rows.shape == found.shape == (N, 10)
+    assert rows[np.array([3, 5])].equal(found[[3, 5]])
     v, a = ([row / np.linalg.norm(row) for row in x[m].numpy()] for m in ("video", "audio"))
     np.testing.assert_allclose(found, np.hstack([v, a]), rtol=1e-5)
-    assert made.features_of("video+audio", {m: 7 * y for m, y in x.items()}).allclose(found)
+    louder = {m: 7 * y.numpy() for m, y in x.items()}
+    assert made.features_of("video+audio", louder)[:].allclose(found)
     assert method(crossed).features_of("audio", x) is x["audio"]
 
 
@@ -331,10 +337,10 @@ class Deadly(Toy):
         super().__init__()
         self.at = at
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         if self.reads == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 ROUND = CLIPS + 4 * 8
@@ -387,7 +393,7 @@ class Deaf(Toy):
         super().__init__()
         self.video = video
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         media = super().read(row, frames=0 if self.video else frames)
         if self.video:
             return media
@@ -436,6 +442,40 @@ def test_the_last_clusters_train_new_encoders(trained: Path, tmp_path: Path) -> 
         read_clusters(foreign, "audio")
 
 
+def test_a_table_of_clusters_that_changes_is_noticed(trained: Path, tmp_path: Path) -> None:
+    final, table = tmp_path / "final", tmp_path / "t.parquet"
+    arguments = {"table": str(table), "clusters": 3, "epochs": 0}
+    copyfile(trained / "round 2.parquet", table)
+    run(final, xdc_final_small, **arguments)
+    record = json.loads((final / "record.json").read_text())
+    assert record["files"] == {"table": hashlib.sha256(table.read_bytes()).hexdigest()}
+    run(final, xdc_final_small, **arguments)
+    check_same_files(final)
+    copyfile(trained / "round 1.parquet", table)
+    for _ in range(2):  # a run that is finished, and one that would go on
+        with pytest.raises(UsageError, match=r"table: .*t\.parquet held something else there"):
+            run(final, xdc_final_small, **arguments)
+        (final / "final.safetensors").unlink(missing_ok=True)
+    with pytest.raises(UsageError, match="was trained on other files:\n  table: "):
+        check_same_files(final)
+
+
+def test_a_table_that_is_gone_or_was_never_noted_is_taken_for_the_same(
+    trained: Path, tmp_path: Path
+) -> None:
+    final, table = tmp_path / "final", tmp_path / "t.parquet"
+    arguments = {"table": str(table), "clusters": 3, "epochs": 0}
+    copyfile(trained / "round 2.parquet", table)
+    run(final, xdc_final_small, **arguments)
+    table.unlink()
+    run(final, xdc_final_small, **arguments)
+    copyfile(trained / "round 1.parquet", table)
+    record = json.loads((final / "record.json").read_text())
+    del record["files"]  # as before there were any in a record
+    (final / "record.json").write_text(json.dumps(record))
+    run(final, xdc_final_small, **arguments)
+
+
 def test_what_cannot_be_clustered_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="19 clusters of audio wanted of 18 clips"):
         run(tmp_path / "many", audio_clusters=19)
@@ -476,6 +516,30 @@ def test_a_film_is_some_consecutive_frames_of_the_clip() -> None:
     assert begins == {0, 1, 2, 3, 4}
     assert all(film.shape == (2, 3, 32, 32) for film in films)
     assert all((np.diff(film[:, 0, 0, 0].astype(int)) == 1).all() for film in films)
+
+
+@pytest.mark.parametrize("seed", [None, (0, 1, 2)])
+def test_without_a_cache_a_film_s_frames_alone_are_read(
+    tmp_path: Path, seed: tuple[int, ...] | None
+) -> None:
+    """And are the same ones."""
+    views = make(xdc, train_tokenizer(["cut"]), NARROW).views
+    read = list[int]()
+
+    class Counted(Toy):
+        def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+            media = super().read(row, frames=frames, film=film)
+            read.append(len(media.frames))
+            return media
+
+    request = Request(np.arange(12), seed)
+    found = [
+        Examples(toy_clips(12), Counted(), views, ("audio", "video"), cache).batch(request)[0]
+        for cache in (None, tmp_path)
+    ]
+    assert read == [2] * 12 + [6] * 12
+    for modality in ("audio", "video"):
+        np.testing.assert_array_equal(found[0][modality], found[1][modality])
 
 
 def test_the_paper_s_numbers() -> None:

@@ -83,8 +83,8 @@ def toy_frozen(tokenizer: Tokenizer, *, weights: int = 0, epochs: int = 3) -> Re
 class Poor(Toy):
     """Row 1 has no sound, row 2 no pictures."""
 
-    def read(self, row: int, *, frames: int) -> Media:
-        m = super().read(row, frames=frames)
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+        m = super().read(row, frames=frames, film=film)
         if row == 1:
             return Media(m.frames, m.frame_times, None, None, m.rate)
         return Media(None, None, m.samples, m.samples_start, m.rate) if row == 2 else m
@@ -97,10 +97,10 @@ class Counting(Poor):
         super().__init__()
         self.all = multiprocessing.Value("i", 0)
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         with self.all.get_lock():
             self.all.value += 1
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 def mute(clips: Clips, row: int) -> Clips:
@@ -180,10 +180,10 @@ def run(folder: Path, media: Toy, cache: Path | None = None, workers: int = 0) -
 
 
 class Killing(Poor):
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         if self.reads == 30:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(row, frames=frames)
+        return super().read(row, frames=frames, film=film)
 
 
 @pytest.mark.slow

@@ -454,13 +454,17 @@ def test_commands_make_the_table_once(tmp_path: Path, capsys: pytest.CaptureFixt
     write(tmp_path, {"meta/esc50.csv": ESC})
     out = tmp_path / "clips.parquet"
     command = ["index", "esc50", str(tmp_path), "--out", str(out), "--fold", "1"]
-    assert main([*command, "--workers", "1"]) == 0
-    assert "file is missing" in capsys.readouterr().out
+    assert main([*command, "--workers", "1"]) == 1
+    said = capsys.readouterr()
+    assert "file is missing" in said.out
+    assert "no clip in it can be used; 2 of 2: file is missing" in said.err
     clips = Clips.read(out)
     assert clips.column("split").tolist() == ["test", "train"]
     assert clips.column("quarantine").tolist() == ["file is missing"] * 2
-    assert main(command) == 0
-    assert "no file has changed" in capsys.readouterr().out
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "no file has changed" in said.out
+    assert "no clip in it can be used; 2 of 2: file is missing" in said.err
     assert main(["index", "esc50", str(tmp_path), "--fold", "9"]) == 2
     assert "fold must be 1 to 5, not 9" in capsys.readouterr().err
 
@@ -470,7 +474,7 @@ def test_the_command_says_which_classes_are_not_there(
 ) -> None:
     out = tmp_path / "clips.parquet"
     command = ["index", "kinetics-sounds", str(k400(tmp_path)), "--classes", "ks34", "--workers"]
-    assert main([*command, "1", "--out", str(out)]) == 0
+    assert main([*command, "1", "--out", str(out)]) == 1  # there are lists here, and no videos
     said = " ".join(capsys.readouterr().out.split())
     assert "of 34 classes, 31 are not in the lists" in said and "patting" in said
     assert len(Clips.read(out)) == 3

@@ -174,6 +174,14 @@ def test_sounding_is_a_truth_value_even_where_none_is_known(root: Path) -> None:
     assert str(table.table["label.sounding"].type) == "bool"
 
 
+def test_a_split_of_the_second_file_is_refused(root: Path) -> None:
+    narrations = csv(root, "video,time,text\nlong.mp4,1,cut\n")
+    truth = root / "truth.csv"
+    truth.write_text("video,time,split\nlong.mp4,1,test\n")
+    with pytest.raises(TableError, match=r"truth\.csv: has the column split, which counts beside"):
+        folder(root, narrations=narrations, labels=truth)
+
+
 def test_dates_are_labels_as_they_are_written(root: Path) -> None:
     text = "video,time,text,day,hour,moment,n\nb.MP4,1,x,2024-01-05,10:30:00,2024-01-05 10:30,7\n"
     (clip,) = folder(root, narrations=csv(root, text))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sonant.cli import main
 from sonant.clips import Clips
 from sonant.errors import TableError, UsageError
 from sonant.media.pack import Pack, pack
@@ -192,6 +193,10 @@ def test_splits_of_the_labels_count(tmp_path: Path) -> None:
     [
         ("file,class\na.wav,dog\n", "has the columns file, class; wanted are video and labels"),
         ("video,class\n", "has no rows"),
+        ("video,class,\na.wav,dog,\n", r"column 3 of 3 has no name"),
+        ("video,class,label.class\na.wav,dog,cat\n", "has the label 'class' more than once"),
+        ("video,start,class\na.wav,0,dog\n", "the column 'start', which would be of a clip"),
+        ("video,class,id\na.wav,dog,7\n", "the column 'id', which would be of a clip.*otherwise"),
         ("video,class\na.wav,dog\n./a.wav,cat\n", "more than one row for the video 'a.wav'"),
         ("video,class\nother.wav,dog\n", r"first is 'other\.wav', the folder's first 'a\.wav'"),
     ],
@@ -201,6 +206,21 @@ def test_labels_that_fit_no_folder_say_so(tmp_path: Path, text: str, message: st
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(TableError, match=message):
         footage(tmp_path, labels=tmp_path / "labels.csv")
+
+
+def test_windows_that_nothing_is_long_enough_for_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole((0.0, 1.0), (0.0, 2.0)).write(tmp_path / "clips.parquet")
+    words = ["index", "windows", str(tmp_path / "clips.parquet"), "--out"]
+    words += [str(tmp_path / "w.parquet"), "--seconds"]
+    for _ in range(2):  # the second time the table is there
+        assert main([*words, "1000"]) == 1
+        said = "no clip in it can be used; 2 of 2: shorter than a window of 1000 s"
+        assert f"w.parquet: {said}" in capsys.readouterr().err
+        assert len(Clips.read(tmp_path / "w.parquet")) == 2
+    assert main([*words, "2"]) == 0
+    assert "1 of 2 clips in quarantine" in capsys.readouterr().out
 
 
 def test_sources_that_are_none_say_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-from sonant.clips import Clips
+from sonant.clips import COLUMNS, Clips
 from sonant.errors import TableError, UsageError
 from sonant.features import Features
 from sonant.tasks import clusters as module
@@ -145,6 +145,23 @@ def test_clips_that_overlap_one_shown_are_passed_over() -> None:
     assert (big.sounding, big.common) == (None, {})
     assert report.notes == ["No clip has the label verb.", "No clip has the label noun."]
     assert only(report).measures == {}
+
+
+def test_clips_that_are_all_alike_are_not_parted(table: Clips, model: Features) -> None:
+    x = np.tile([[0.6, 0.8], [0.8, 0.6]], (len(model) // 2, 1))
+    alike = Features.of(model.ids.tolist(), {"video": x})
+    for grouping in ("ward", "average"):
+        with pytest.raises(UsageError, match="120 clips with 2 different embeddings cannot make 3"):
+            group(table, alike, number=3, grouping=grouping)
+    assert [one.clips for one in only(group(table, alike, number=2)).clusters] == [60, 60]
+
+
+def test_labels_that_there_are_not_are_refused(table: Clips, model: Features) -> None:
+    with pytest.raises(UsageError, match=r"no label 'klass' .* are verb, noun, sounding, case$"):
+        group(table, model, labels=("verb", "klass"))
+    bare = Clips(table.table.select(COLUMNS.names), table.root)
+    with pytest.raises(UsageError, match=r"no label 'verb' to compare clusters with; .* none$"):
+        group(bare, model, labels=("verb",))
 
 
 def test_what_is_left_out_is_said(table: Clips, model: Features) -> None:

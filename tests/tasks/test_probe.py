@@ -171,6 +171,9 @@ def test_bad_requests_are_refused() -> None:
         probe({"m": good}, torn, by=("part",))
     with pytest.raises(UsageError, match="costs must be above 0, not 0"):
         probe({"m": good}, CLIPS, by=("fold",), costs=(0.0, 1.0))
+    for cost, said in ((float("nan"), "above 0, not nan"), (float("inf"), "finite, not inf")):
+        with pytest.raises(UsageError, match=f"costs must be {said}"):
+            probe({"m": good}, CLIPS, by=("fold",), costs=(1.0, cost))
     with pytest.raises(UsageError, match="at least one model, one modality"):
         probe({"m": good}, CLIPS, by=("fold",), modalities=())
     with pytest.raises(UsageError, match="no features of 'video'"):

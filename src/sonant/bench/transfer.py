@@ -129,7 +129,7 @@ def transfer(
     """
     given = defaults(recipe) | dict(arguments)
     name = name or _name(initial, bool(given["frozen"]))
-    if name == "chance" or not _folder(name):
+    if name == "chance" or not any(letter.isalnum() for letter in name):
         raise UsageError(f"{name!r} cannot be the name of a row; letters and digits can")
     clips = Pack.open(pack).clips
     dealt = dealing.folds(clips, given["label"])
@@ -157,6 +157,12 @@ def transfer(
     with replacing(out / _folder(name) / "row.json") as partial:
         partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return _tables(out, {**rows, name: reached}, given, dealing, dealt)
+
+
+def reached_by(out: Path, name: str) -> list[Result]:
+    """What a row of a folder of `transfer` reached in each fold: `recognition`, and `guessing`."""
+    path = out / _folder(name) / "row.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["reached"])
 
 
 def _train(

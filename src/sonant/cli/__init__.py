@@ -30,6 +30,7 @@ from sonant.cli.arguments import (
     Out,
     Report,
     console,
+    demand_good,
     local,
     named,
     show_quarantine,
@@ -107,6 +108,7 @@ def pack(
     )
     show_quarantine(packed)
     console.print(f"{len(packed.where(packed=True))} clips packed in {out}")
+    demand_good(packed, out)
 
 
 def embed(
@@ -164,6 +166,11 @@ def _embed_places(
     if len(places) != (3 if weights is None else 2):
         wanted = "a RUN, a PACK and OUT, or, with --weights NAME, a PACK and OUT"
         raise UsageError(f"embed wants {wanted}; given are {' '.join(places) or 'none'}")
+    if weights is not None and weights.endswith("="):
+        raise UsageError(
+            f"--weights {weights} names no file after the =; wanted is NAME=FILE, or NAME alone, "
+            "which fetches the published file"
+        )
     paths = [local(place) for place in places]
     pack, out = paths[-2:]
     if pack.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from tyro.constructors import (
 
 from sonant import __version__
 from sonant.clips import Clips
-from sonant.errors import UsageError
+from sonant.errors import SonantError, UsageError
 from sonant.features import Features
 
 Command = Callable[..., None]
@@ -77,7 +78,8 @@ def named(pairs: tuple[str, ...]) -> dict[str, Path]:
         UsageError: one is of another form, or names are not unique or are those of other rows.
     """
     split = [pair.partition("=") for pair in pairs]
-    if wrong := [pair for pair, (name, _, path) in zip(pairs, split, strict=True) if not path]:
+    parts = zip(pairs, split, strict=True)
+    if wrong := [pair for pair, (name, _, path) in parts if not name or not path]:
         raise UsageError(f"{wrong[0]!r} is not of the form NAME=FILE, such as mc3=features.parquet")
     names = [name for name, _, _ in split]
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -110,16 +112,33 @@ def key(asked: object, pack: Path, *features: Path) -> str:
     return hash.hexdigest()
 
 
-def write_clips(clips: Clips, out: Path, *, made_from: str = "") -> None:
-    """Write a clip table and say what is in it."""
-    clips.write(out, made_from=made_from)
-    show_clips(clips, out)
+def write_clips(out: Path, make: Callable[[], Clips], *, made_from: str) -> None:
+    """Write a clip table, unless it is there and made from just this, and say what is in it.
 
-
-def show_clips(clips: Clips, out: Path) -> None:
-    """Say what is in a clip table."""
+    Raises:
+        SonantError: no clip of it can be used.
+    """
+    if Clips.holds(out, made_from):
+        console.print(f"no file has changed since {out} was made; delete it to make it again")
+        clips = Clips.read(out)
+    else:
+        clips = make()
+        clips.write(out, made_from=made_from)
     show_quarantine(clips)
     console.print(f"{len(clips)} clips of {len(set(clips.column('video')))} videos in {out}")
+    demand_good(clips, out)
+
+
+def demand_good(clips: Clips, out: Path) -> None:
+    """Refuse to call it a success that there is no clip to go on with.
+
+    Raises:
+        SonantError: no clip of the table can be used.
+    """
+    reasons = Counter(clips.column("quarantine").tolist())
+    if not reasons[""]:
+        why = [f"; {n} of {len(clips)}: {reason}" for reason, n in reasons.most_common(1)]
+        raise SonantError(f"{out}: no clip in it can be used{''.join(why)}")
 
 
 def show_quarantine(clips: Clips) -> None:

@@ -22,6 +22,8 @@ FILM_RATE = 16.0
 """Frames a second that a film has, if the pack has as many."""
 LONGEST = 120
 """Characters of a file's name."""
+DRAWN, SPLIT = 400, "test"
+"""Clips that are measured if none are named, and what they are drawn from."""
 
 
 def explain(
@@ -35,8 +37,8 @@ def explain(
     audio_layer: str = "",
     pooled: bool = True,
     world: Path | None = None,
-    clips: int = 400,
-    split: str = "test",
+    clips: int | None = None,
+    split: str | None = None,
     seed: int = 0,
 ) -> None:
     """Show where a trained model looked and listened in clips, over time.
@@ -61,17 +63,15 @@ def explain(
             by its own (HiResCAM).
         world: the narrated world that the clips are of: draw nothing, but measure how often the map
             points at the action's own pixels and sound, which are known there.
-        clips: most clips that are drawn to be measured, of those whose actions sound.
-        split: that they are drawn from; "all" for all of them.
+        clips: most clips that are drawn to be measured, of those whose actions sound; 400 if not
+            given.
+        split: that they are drawn from, test if not given; "all" for all of them.
         seed: of that draw and of the bootstrap over videos.
     """
     from sonant.media.pack import Pack
 
     ids = tuple(dict.fromkeys(ids))
-    if not ids and world is None:
-        raise UsageError(
-            "name clips to explain by their ids, or measure on the narrated world with --world ROOT"
-        )
+    _check(ids, world, clips, split)
     layers: dict[Modality, str] = {"video": video_layer, "audio": audio_layer}
     media = Pack.open(pack)
     if world is None:
@@ -82,10 +82,24 @@ def explain(
 
     rows = np.array([row_of(media.clips, id) for id in ids], int)
     if not ids:
-        rows = drawn(media.clips, split=split, most=clips, seed=seed)
+        most = DRAWN if clips is None else clips
+        rows = drawn(media.clips, split=SPLIT if split is None else split, most=most, seed=seed)
     found = measure(run, media, rows, world, target=target, at=layers, pooled=pooled, seed=seed)
     found.write(out / "measure.json")
     console.print(table(found))
+
+
+def _check(ids: tuple[str, ...], world: Path | None, clips: int | None, split: str | None) -> None:
+    """Refuse to explain nothing, and to draw clips where some are named."""
+    if not ids and world is None:
+        raise UsageError(
+            "name clips to explain by their ids, or measure on the narrated world with --world ROOT"
+        )
+    if ids and (clips is not None or split is not None):
+        raise UsageError(
+            "--clips and --split are for drawing the clips that --world measures, and clips are "
+            f"named here, {ids[0]!r} the first: give the one or the other"
+        )
 
 
 def _show(

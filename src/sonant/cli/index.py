@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from sonant.cli.arguments import Command, Root, Source, console, show_clips, write_clips
+from sonant.cli.arguments import Command, Root, Source, console, write_clips
 from sonant.clips import Clips
 from sonant.errors import UsageError
 
 if TYPE_CHECKING:
+    from sonant.sources.ego4d import Files, Rules
     from sonant.sources.labelled import Listing
 
 
@@ -52,11 +54,7 @@ def index_folder(
         "seed": seed,
     }
     wanted = made_from(root, **settings)
-    if Clips.holds(out, wanted):
-        console.print(f"no file has changed since {out} was made; delete it to make it again")
-        show_clips(Clips.read(out), out)
-        return
-    write_clips(folder(root, **settings, workers=workers), out, made_from=wanted)
+    write_clips(out, lambda: folder(root, **settings, workers=workers), made_from=wanted)
 
 
 def index_windows(
@@ -99,12 +97,12 @@ def index_windows(
         stride=stride,
         count=count,
     )
-    if Clips.holds(out, wanted):
-        console.print(f"no file has changed since {out} was made; delete it to make it again")
-        show_clips(Clips.read(out), out)
-        return
-    whole = recordings(source, labels=labels, splits=splits, seed=seed, workers=workers)
-    write_clips(windows(whole, seconds=seconds, stride=stride, count=count), out, made_from=wanted)
+
+    def make() -> Clips:
+        whole = recordings(source, labels=labels, splits=splits, seed=seed, workers=workers)
+        return windows(whole, seconds=seconds, stride=stride, count=count)
+
+    write_clips(out, make, made_from=wanted)
 
 
 def index_world(
@@ -193,32 +191,35 @@ def index_ego4d(
         val: annotated clips of the split val, about; no video is split.
         seed: of the splits and of the choice.
     """
-    from sonant.sources.ego4d import Files, Rules, ego4d, located, made_from
+    from sonant.sources.ego4d import Rules, located
     from sonant.sources.folder import Window
 
-    found = located(root)
-    files = Files(
-        videos=videos or found.videos,
-        narrations=narrations or found.narrations,
-        annotations=annotations,
-        metadata=metadata or found.metadata,
-        manifest=manifest or found.manifest,
-        verbs=verbs or found.verbs,
-        nouns=nouns or found.nouns,
-    )
+    given: dict[str, Any] = {
+        "videos": videos, "narrations": narrations, "annotations": annotations,
+        "metadata": metadata, "manifest": manifest, "verbs": verbs, "nouns": nouns,
+    }  # fmt: skip
+    files = replace(located(root), **{name: path for name, path in given.items() if path})
     window = Window(before, after)
     rules = Rules(
         window, own_spans, tags, shortest, apart, chunk, present_only, benchmarks, absent_usable
     )
-    wanted = made_from(files, rules, train=train, val=val, seed=seed)
+    choice: dict[str, Any] = {"train": train, "val": val, "seed": seed}
+    _index_ego4d(files, rules, choice, out)
+
+
+def _index_ego4d(files: Files, rules: Rules, choice: Mapping[str, Any], out: Path) -> None:
+    """Say what is read, and what of it became clips."""
+    from sonant.sources.ego4d import ego4d, made_from
+
+    wanted = made_from(files, rules, **choice)
     _show("read", files.shown())
-    if Clips.holds(out, wanted):
-        console.print(f"no file has changed since {out} was made; delete it to make it again")
-        show_clips(Clips.read(out), out)
-        return
-    index = ego4d(files, rules, train=train, val=val, seed=seed)
-    _show("found", [(what, str(count)) for what, count in index.counts.items()])
-    write_clips(index.clips, out, made_from=wanted)
+
+    def make() -> Clips:
+        index = ego4d(files, rules, **choice)
+        _show("found", [(what, str(count)) for what, count in index.counts.items()])
+        return index.clips
+
+    write_clips(out, make, made_from=wanted)
 
 
 def index_kinetics(
@@ -412,12 +413,7 @@ def index_kitchen20(
 
 
 def _index(listing: Listing, out: Path, workers: int) -> None:
-    wanted = listing.made_from()
-    if Clips.holds(out, wanted):
-        console.print(f"no file has changed since {out} was made; delete it to make it again")
-        show_clips(Clips.read(out), out)
-        return
-    write_clips(listing.clips(workers=workers), out, made_from=wanted)
+    write_clips(out, lambda: listing.clips(workers=workers), made_from=listing.made_from())
 
 
 def _show(title: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -44,6 +44,7 @@ def train_again(
     """
     from sonant.checkpoint import (
         check_same_data,
+        check_same_files,
         check_same_start,
         check_same_validation,
         recorded,
@@ -53,6 +54,7 @@ def train_again(
     recipe, arguments = recorded(run)
     good = Pack.open(pack).clips.where(packed=True, quarantined=False)
     check_same_data(run, good.where(split=split))
+    check_same_files(run)
     check_same_validation(run, None if validation is None else good.where(split=validation))
     check_same_start(run, initial)
     train(

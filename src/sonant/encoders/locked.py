@@ -182,7 +182,7 @@ def yamnet_log_mel(wave: Float32[Array, "samples"]) -> Float32[Array, "frames 64
     shape = np.hanning(YAMNET_WINDOW + 1)[:-1]
     magnitude = np.abs(np.fft.rfft(windows * shape, YAMNET_FFT, axis=1))
     filters = mel_filters(YAMNET_LOW, YAMNET_HIGH, YAMNET_BINS, YAMNET_FFT, YAMNET_RATE)
-    return np.log(mel_energy(magnitude, filters) + YAMNET_FLOOR).astype(np.float32)
+    return np.asarray(np.log(mel_energy(magnitude, filters) + YAMNET_FLOOR), np.float32)
 
 
 def patches(mel: Float32[Array, "frames 64"]) -> Float32[Array, "patches 96 64"]:

@@ -26,7 +26,7 @@ from sonant.encoders.conv3d import (
     r3d_18,
 )
 from sonant.errors import SonantError, UsageError
-from sonant.files import replacing
+from sonant.files import damage, replacing
 
 HEAD = "fc."
 COUNTER = "num_batches_tracked"
@@ -258,7 +258,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # foreign bytes fail to unpickle in every way there is
-        raise SonantError(f"{path}: not readable as PyTorch weights: {error}") from error
+        raise SonantError(
+            f"{path}: not readable as PyTorch weights: {damage(path, error)}; wanted are tensors "
+            "by name, as torch.save writes them"
+        ) from error
     if not isinstance(found, Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not tensors by name")
     if others := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:

@@ -21,6 +21,7 @@ from sonant.encoders.ast import AST
 from sonant.encoders.distilbert import DistilBERT
 from sonant.encoders.timesformer import Times, TimeSformer
 from sonant.errors import SonantError, UsageError
+from sonant.files import damage
 from sonant.hub import fetch
 
 Weights = Mapping[str, Tensor]
@@ -377,9 +378,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as error:  # foreign bytes fail to unpickle in every way there is
-        said = str(error).partition("WeightsUnpickler error:")
-        reason = (said[2] or said[0]).strip().partition("\n")[0] or type(error).__name__
-        raise SonantError(f"{path}: not readable as weights: {reason}") from error
+        raise SonantError(
+            f"{path}: not readable as weights: {damage(path, error)}; wanted is a checkpoint that "
+            "torch.save or safetensors wrote"
+        ) from error
     tensors = _unnested(found, path)
     while tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): x for name, x in tensors.items()}

@@ -178,7 +178,7 @@ def inputs_of(views: Views, media: Media, text: str) -> Arrays:
     """What a model is given of a clip: the arrays of the modalities that it has."""
     found: Arrays = {}
     if media.samples is not None:
-        found["audio"] = views.audio(media.samples, media.rate)
+        found["audio"] = views.heard(views.audio(media.samples, media.rate))
     if media.frames is not None:
         found["video"] = views.middle(views.video(media.frames))
     words = views.text([text])
@@ -243,10 +243,11 @@ def sound_axes(
         begin += max(0.0, heard - known.middle) / 2
         heard = min(heard, known.middle)
     count, bins = 1 + int((heard - known.window) / known.hop + 1e-6), known.bins
-    frames, pitches = np.arange(size[0], dtype=float), np.arange(size[1], dtype=float)
+    unheard = views.unheard if isinstance(views, SoundPicture) else 0
+    frames, pitches = (unheard // 2 + np.arange(side, dtype=float) for side in size)
     if known.stretched:
-        frames = (frames + 0.5) * count / size[0] - 0.5
-        pitches = (pitches + 0.5) * bins / size[1] - 0.5
+        frames = (frames + 0.5) * count / (size[0] + unheard) - 0.5
+        pitches = (pitches + 0.5) * bins / (size[1] + unheard) - 0.5
     hertz = np.interp(pitches, np.arange(bins), mel_centres(known.low, known.high, bins))
     return begin + frames * known.hop + known.window / 2, hertz
 

@@ -254,7 +254,7 @@ def _mel(views: Views) -> Mel:
         raise UsageError(
             f"what {type(views).__name__} makes of sound has no mel cells that could be an action's"
         )
-    return views.audio
+    return lambda samples, rate: views.heard(views.audio(samples, rate))
 
 
 def _answer(

@@ -159,12 +159,13 @@ class Pack:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def read(self, row: int, *, frames: int) -> Media:
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
         """One clip: its sound, and the packed frames nearest to the centres of equal parts.
 
-        Only those frames are decoded. Asked for more than were packed, it repeats the nearest;
-        asked for 0, it gives the sound alone, with `frames` and `frame_times` None. These are None
-        too if the clip has no pictures, and `samples` and `samples_start` if it has no sound.
+        Only those frames are decoded, and of them those that `film` cuts out. Asked for more than
+        were packed, it repeats the nearest; asked for 0, it gives the sound alone, with `frames`
+        and `frame_times` None. These are None too if the clip has no pictures, and `samples` and
+        `samples_start` if it has no sound.
 
         Raises:
             UsageError: the row is not packed, or `frames` is below 0.
@@ -180,7 +181,7 @@ class Pack:
         place = f"{self.folder}/{shard}"
         try:
             fetch = _fetch if "://" in self.folder else _pread
-            return load(fetch(place, offset, size), id, frames)
+            return load(fetch(place, offset, size), id, frames, film)
         except (OSError, ValueError, KeyError) as error:
             raise SonantError(
                 f"{place}: clip {id!r} cannot be read at byte {offset}: {error}; "

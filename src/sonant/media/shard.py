@@ -78,7 +78,7 @@ class PackedClip:
         return b"".join(parts)
 
 
-def load(data: bytes, id: str, frames: int) -> Media:
+def load(data: bytes, id: str, frames: int, film: slice = slice(None)) -> Media:
     """Sound and some frames of a clip, from the bytes that `to_bytes` made; None of what it lacks.
 
     Args:
@@ -86,6 +86,7 @@ def load(data: bytes, id: str, frames: int) -> Media:
         id: the clip that is expected there.
         frames: how many frames: those nearest to the middles of so many equal parts of the clip;
             for 0, no picture is decoded, and `frames` and `frame_times` are None.
+        film: which of those frames are decoded.
 
     Raises:
         ValueError: the bytes are of another clip or of no clip at all.
@@ -99,7 +100,7 @@ def load(data: bytes, id: str, frames: int) -> Media:
     if frames and about["frame_times"] is not None:
         times = np.array(about["frame_times"])
         middles = (2 * np.arange(frames) + 1) * len(times) // (2 * frames)
-        stored = np.searchsorted(times, times[middles])
+        stored = np.searchsorted(times, times[middles[film]])
         pictures, shown = np.stack([_pixels(members[f"{k:03}.jpg"]) for k in stored]), times[stored]
     heard = about["samples_start"] is not None
     return Media(

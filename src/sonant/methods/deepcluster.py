@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from sonant.clips import Clips
-from sonant.cluster import kmeans, preparation, sinkhorn
+from sonant.cluster import Blocks, Rows, kmeans, preparation, sinkhorn, to_tensor
 from sonant.data import Array, seeded
 from sonant.distributed import device, gather, largest, rank, ranks
 from sonant.errors import TableError, UsageError, above_zero, at_least
@@ -110,12 +110,12 @@ class Rounds:
         return tuple(Stage(f"round {number}", self.epochs) for number in range(1, self.rounds + 1))
 
     def clusters(
-        self, x: Float[Tensor, "rows width"], k: int, *, clips: int, seed: int
+        self, x: Rows, k: int, *, clips: int, seed: int
     ) -> tuple[Int[Tensor, " clips"], Float[Tensor, " clips"]]:
         """Labels of all ranks' clips, and the squared distances to their clusters' centroids.
 
         Args:
-            x: features of this rank's clips, every `ranks`-th from its number on.
+            x: features [rows, width] of this rank's clips, every `ranks`-th from its number on.
             k: the number of clusters.
             clips: over all ranks.
             seed: of the start.
@@ -136,15 +136,18 @@ class Rounds:
             restarts=self.restarts,
             prepare=prepare,
         )
-        x = prepare(x) if prepare else x
+        blocks, centroids = Blocks(x, [prepare] if prepare else []), centroids.double()
         if self.assignment == "sinkhorn":
-            labels = balanced(x, centroids, clips=clips, sharpness=self.sharpness)
-        away = (x.double() - centroids[labels].double()).square().sum(1)
+            labels = balanced(blocks, centroids, clips=clips, sharpness=self.sharpness)
+        away = torch.zeros(len(labels), dtype=torch.float64)
+        for part, _, rows in blocks:
+            own = centroids[labels[part]].to(rows.device)
+            away[part] = (rows.double() - own).square().sum(1).to(away)
         return _of_all(labels, clips), _of_all(away, clips)
 
 
 def balanced(
-    x: Float[Tensor, "rows d"], centroids: Float[Tensor, "k d"], *, clips: int, sharpness: float
+    blocks: Blocks, centroids: Float[Tensor, "k d"], *, clips: int, sharpness: float
 ) -> Int[Tensor, " rows"]:
     """Labels of this rank's clips that deal all ranks' clips to the clusters about evenly.
 
@@ -152,9 +155,32 @@ def balanced(
     centroid, in units of the mean one to the nearest; SeLaVi takes what its heads predict. Every
     rank holds a number for each clip and cluster.
     """
-    squares = _of_all(torch.cdist(x.double(), centroids.double()).square(), clips)
+    own = torch.zeros(len(blocks), len(centroids), dtype=torch.float64)
+    for part, _, rows in blocks:
+        own[part] = torch.cdist(rows.double(), centroids.to(rows.device).double()).square().to(own)
+    squares = _of_all(own, clips)
     unit = squares.amin(1).mean().clamp(min=torch.finfo(torch.float64).tiny)
     return sinkhorn(-squares / unit, sharpness=sharpness).argmax(1)[rank() :: ranks()]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Features of several encoders in one row, those of each scaled to length 1 (section 3.2).
+
+    They are read where they lie, when rows are asked for.
+    """
+
+    parts: Sequence[Rows]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and width."""
+        return int(self.parts[0].shape[0]), sum(int(part.shape[1]) for part in self.parts)
+
+    def __getitem__(self, rows: Any) -> Float[Tensor, "b width"]:
+        """Some rows."""
+        read = [at_least_fp32(to_tensor(part[rows])) for part in self.parts]
+        return torch.cat([F.normalize(part, dim=1) for part in read], 1)
 
 
 def evenly(clusterings: Sequence[Int64[Array, "n"]], random: np.random.Generator) -> Array:
@@ -256,7 +282,7 @@ class DeepCluster(Method):
             self.register_buffer(_buffer(source), labels)
         self.compared = {label: clips.column(label) for label in self.rounds.compared}
 
-    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Tensor]]) -> Opening | None:
+    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Rows]]) -> Opening | None:
         """Cluster, and begin with new heads; or, once clusters have settled, leave all as it is.
 
         Raises:
@@ -317,16 +343,12 @@ class DeepCluster(Method):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
-    def features_of(self, source: str, seen: Mapping[str, Tensor]) -> Float[Tensor, "rows d"]:
+    def features_of(self, source: str, seen: Mapping[str, Rows]) -> Rows:
         """What is clustered of `survey`'s features."""
         parts = [seen[encoder] for encoder in self.sources[source]]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat([F.normalize(part, dim=1) for part in parts], 1)
+        return parts[0] if len(parts) == 1 else SideBySide(parts)
 
-    def _found(
-        self, stage: Stage, source: str, seen: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _found(self, stage: Stage, source: str, seen: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
         seed = int(torch.randint(2**31, ()))
         x, k = self.features_of(source, seen), self.clusters[source]
         try:
@@ -403,6 +425,11 @@ class Assigned(DeepCluster):
         )
         self.table, self.source = table, source
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The table."""
+        return {"table": self.table}
+
     def attach(self, clips: Clips) -> None:
         """Take the clips' labels.
 
@@ -426,7 +453,7 @@ class Assigned(DeepCluster):
             )
         self.get_buffer(_buffer(self.source)).copy_(found)
 
-    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Tensor]]) -> Opening | None:
+    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Rows]]) -> Opening | None:
         """Leave all as it is."""
         return None
 

@@ -6,7 +6,7 @@ section III-B.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from sonant.encoders.conv3d import (
     avcl_r2plus1d,
     avcl_r3d,
 )
-from sonant.errors import UsageError, at_least
+from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.audio import AVCL_RATE, avcl, resample, stretch
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Precision, Recipe
@@ -49,7 +49,9 @@ class Films:
     planes: int = 64
     """channels of the first stage; the features are 8 times as many."""
     frames: int = 16
-    """of video a clip; spread over it, where the paper takes consecutive ones."""
+    """of video, consecutive ones; where in the clip they begin is drawn anew in training."""
+    frame_rate: float = 25.0
+    """frames a second, which the pack must have; the paper gives none."""
     size: int = 112
     """pixels a side."""
     jitter: int = 8
@@ -58,6 +60,9 @@ class Films:
     """what is heard: the mel of the whole, that of the middle 1.2 s, or the wave (Table I)."""
     mel: int = 256
     """steps and bands of the sound's spectrogram, or lines and samples in a line of its wave."""
+    mel_crop: int = 112
+    """steps and bands that are heard of a spectrogram: any in training, those in the middle in
+    evaluation; of a wave, all is heard."""
     repeats: int = 1
     """how often that picture is repeated to be a film; C3D wants 8 or more, such as 16."""
     seconds: float = 10.0
@@ -115,9 +120,11 @@ class Films:
         self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
     ) -> Recipe:
         """The method with its views and the way it is optimised; a peak rate for each stage."""
+        above_zero(frame_rate=self.frame_rate, seconds=self.seconds)
         views = SoundPicture(
             tokenizer=tokenizer,
-            frames=self.frames,
+            frames=max(1, round(self.seconds * self.frame_rate)),
+            film=self.frames,
             size=self.size,
             jitter=self.jitter,
             seconds=self.seconds,
@@ -125,6 +132,7 @@ class Films:
             rate=AVCL_RATE,
             sound=self.sound,
             mel=self.mel,
+            crop=self.mel if self.sound == "wave" else self.mel_crop,
         )
         return Recipe(
             method=method,
@@ -151,20 +159,28 @@ class Films:
 
 @dataclass(frozen=True, kw_only=True)
 class SoundPicture(Views):
-    """Views whose sound is a square picture, as AVCL has it.
+    """Views of a film in the clip, and of its sound as a square picture, as AVCL has it.
 
     Args:
         sound: what it is a picture of.
         mel: steps and bands; the front end's 256 are averaged down to fewer (`media.audio.stretch`,
             along both sides). A wave is brought to as many samples and written line by line.
+        crop: steps and bands that are heard of these.
+
+    Raises:
+        UsageError: a number is out of its range.
     """
 
     sound: Sound = "whole"
     mel: int
+    crop: int
+    fewer: ClassVar[str] = "fewer a second (the `--frame-rate` of training)"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, mel=self.mel)
+        at_least(1, frames=self.film, mel=self.mel, mel_crop=self.crop)
+        if self.crop > self.mel:
+            raise UsageError(f"no {self.crop} steps can be heard of {self.mel} (`--mel-crop`)")
 
     @property
     def identities(self) -> dict[str, str]:
@@ -173,8 +189,13 @@ class SoundPicture(Views):
 
     @property
     def shapes(self) -> Shapes:
-        """Of a clip's arrays before the crop."""
+        """Of a clip's arrays before their crops."""
         return super().shapes | {"audio": (np.float32, (self.mel, self.mel))}
+
+    @property
+    def unheard(self) -> int:
+        """Steps of a picture, and bands, that its crop leaves out."""
+        return self.mel - self.crop
 
     def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "mel mel"]:
         """Log-mel [time, bands], not normalised; or the wave within -1 to 1."""
@@ -189,6 +210,14 @@ class SoundPicture(Views):
         else:
             mel = avcl(heard, rate)
         return stretch(stretch(mel, self.mel).T, self.mel).T
+
+    def heard(
+        self, picture: Float32[Array, "mel mel"], random: np.random.Generator | None = None
+    ) -> Float32[Array, "crop crop"]:
+        """A square in the picture: any in training, the middle one without a draw."""
+        most = self.unheard
+        step, band = (most // 2,) * 2 if random is None else random.integers(0, most + 1, 2)
+        return picture[step : step + self.crop, band : band + self.crop]
 
 
 class SharedBatchNorm3d(nn.BatchNorm3d):

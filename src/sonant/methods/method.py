@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonant.clips import Clips
+from sonant.cluster import Rows
 from sonant.data import Array, Views, order
 from sonant.distributed import gather
 from sonant.encoders import Encoder
@@ -82,6 +85,14 @@ class Method(nn.Module):
         """The label columns that this method learns from; most learn from none."""
         return ()
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that this method learns from beside the clips, by the arguments that name them.
+
+        Most learn from none.
+        """
+        return {}
+
     def attach(self, clips: Clips) -> None:
         """Take what is needed of the training clips, such as their labels.
 
@@ -97,7 +108,7 @@ class Method(nn.Module):
         """Buffers that are of the training clips: in checkpoints, but no part of the weights."""
         return ()
 
-    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Tensor]]) -> Opening | None:
+    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Rows]]) -> Opening | None:
         """Prepare for a stage; called before its first step, on every rank alike.
 
         The method is in evaluation mode, and torch's random numbers are a function of the recipe's
@@ -105,8 +116,8 @@ class Method(nn.Module):
 
         Args:
             stage: the one that begins.
-            features: what `survey` makes of the training clips, in main memory, computed when
-                called: on rank r of n, of every n-th clip from the r-th on.
+            features: what `survey` makes of the training clips, computed when called, on disk: on
+                rank r of n, of every n-th clip from the r-th on.
         """
         return None
 
@@ -211,6 +222,9 @@ class Recipe:
                     f"ends with, not {stage.begun_share:g}"
                 )
         above_zero(clip_norm=self.clip_norm, head_rate=self.head_rate)
-        at_least(0, gamma=self.gamma)
+        at_least(0, gamma=self.gamma, weight_decay=self.weight_decay)
+        for rate in self.learning_rates:
+            if not 0 <= rate < inf:
+                raise UsageError(f"a learning rate is a finite number of 0 or more, not {rate}")
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise UsageError(f"momentum of SGD must be 0 or more and below 1, not {self.momentum}")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from sonant.data import Array, Shapes, Views
@@ -120,21 +120,16 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment(Views):
-    """Views of a film shorter than the clip, and of all its sound.
-
-    The whole clip's frames are read and kept; training sees some that follow each other, wherever
-    they begin (temporal jitter), evaluation those in the middle.
+    """Views of a film in the clip, wherever it begins (temporal jitter), and of all the sound.
 
     Args:
-        film: frames that are seen of the clip's.
         mel: steps of the spectrogram (`media.audio.xdc`).
         hop: seconds between them.
 
     Raises:
-        UsageError: the film is longer than the clip, or a number is out of its range.
+        UsageError: a number is out of its range.
     """
 
-    film: int
     mel: int
     hop: float
     fewer: ClassVar[str] = "fewer a second (the `--frame-rate` of training)"
@@ -143,11 +138,6 @@ class Moment(Views):
         super().__post_init__()
         at_least(1, frames=self.film, mel=self.mel)
         above_zero(hop=self.hop)
-        if self.film > self.frames:
-            raise UsageError(
-                f"clips of {self.seconds:g} s have {self.frames} frames, which hold no film of "
-                f"{self.film}: ask for fewer (`--frames`), or for longer clips (`--seconds`)"
-            )
 
     @property
     def identities(self) -> dict[str, str]:
@@ -162,20 +152,6 @@ class Moment(Views):
     def audio(self, samples: Float32[Array, "samples"], rate: int) -> Float32[Array, "mel 40"]:
         """Log-mel [time, bins] of the whole sound."""
         return xdc(samples[: round(self.seconds * rate)], rate, frames=self.mel, hop=self.hop)
-
-    def middle(
-        self, video: UInt8[Array, "*n time 3 kept kept"]
-    ) -> UInt8[Array, "*n film 3 size size"]:
-        """The middle of the frames that are there, and of each."""
-        first = max(0, video.shape[-4] - self.film) // 2
-        return super().middle(video[..., first : first + self.film, :, :, :])
-
-    def moved(
-        self, video: UInt8[Array, "time 3 kept kept"], random: np.random.Generator
-    ) -> UInt8[Array, "film 3 size size"]:
-        """Consecutive frames from a drawn one on, moved and mirrored as others are."""
-        first = int(random.integers(len(video) - self.film + 1))
-        return super().moved(video[first : first + self.film], random)
 
 
 class SharedBatchNorm2d(SharedBatchNorm3d):

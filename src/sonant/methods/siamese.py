@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonant.clips import Clips
+from sonant.cluster import Rows
 from sonant.distributed import gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
@@ -279,7 +280,7 @@ class BYOL(SimSiam):
         """The slow copies begin where the others do."""
         self.slow.start(self)
 
-    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Tensor]]) -> None:
+    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Rows]]) -> None:
         """Count the stage's steps from 0."""
         self.steps.zero_()
 

@@ -282,13 +282,13 @@ def read_csv(path: Path) -> pa.Table:
     """A CSV with `OWN_COLUMNS` as text, the others with the types of label they look like.
 
     Raises:
-        TableError: it cannot be read, repeats columns, or has a `sounding` that is no truth value.
+        TableError: it cannot be read, repeats columns or labels, has a column without a name, or a
+            `sounding` that is no truth value.
     """
     texts = {*OWN_COLUMNS, *SOUNDING}
     table = _parsed(path, texts)
     names = table.column_names
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise TableError(f"{path}: has the column {repeated[0]!r} more than once")
+    _check_names(names, path)
     kinds = (*LABEL_TYPES, pa.null())
     if others := {field.name for field in table.schema if field.type not in kinds}:  # dates, say
         table = _parsed(path, texts | others)
@@ -299,6 +299,16 @@ def read_csv(path: Path) -> pa.Table:
     for name in (name for name in SOUNDING if name in names):
         table = table.set_column(names.index(name), name, _truths(table[name], name, path))
     return table
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Refuse columns that would get lost."""
+    if "" in names:
+        raise TableError(f"{path}: column {names.index('') + 1} of {len(names)} has no name")
+    labels = [name.removeprefix(LABEL) for name in names if name not in OWN_COLUMNS]
+    for what, of in (("column", names), ("label", labels)):
+        if repeated := [name for name, count in Counter(of).items() if count > 1]:
+            raise TableError(f"{path}: has the {what} {repeated[0]!r} more than once")
 
 
 def _parsed(path: Path, texts: Iterable[str]) -> pa.Table:
@@ -444,6 +454,8 @@ def _labelled(clips: Clips, narrations: pa.Table | None, path: Path) -> Clips:
     _check_rows(table, path)
     if narrations is None or "time" not in narrations.column_names:
         raise UsageError(f"{path}: labels are matched by video and time, which these clips lack")
+    if "split" in table.column_names and "split" not in narrations.column_names:
+        raise TableError(f"{path}: has the column split, which counts beside the narrations alone")
     keys = _keys(narrations)
     places = {key: row for row, key in enumerate(_keys(table))}
     if len(places) != table.num_rows:

@@ -34,6 +34,9 @@ MOMENT = 1e-3
 
 Times = NDArray[np.float64]
 
+OF_CLIPS = tuple(name for name in OWN_COLUMNS if name not in ("video", "split"))
+"""Columns that say something of a clip, and nothing of a whole file."""
+
 LEFT: Times = np.array([math.nan])
 """In place of the starts of windows: the recording stays as it is."""
 
@@ -100,8 +103,9 @@ def footage(root: Path, *, labels: Path | None = None) -> Listing:
 
     Raises:
         UsageError: there is no such folder, or nothing in it.
-        TableError: the CSV cannot be read, has no rows or none of these files, lacks `video`,
-            repeats a video or a column, or has a `sounding` that is no truth value.
+        TableError: the CSV cannot be read, has no rows or none of these files, lacks `video`, has a
+            column that is of clips (`OF_CLIPS`), repeats a video or a column, or has a `sounding`
+            that is no truth value.
     """
     paths = media_files(folder(root), SUFFIXES | SOUNDS)
     there = {path.relative_to(root).as_posix() for path in paths}
@@ -289,6 +293,12 @@ def _told(path: Path) -> dict[str, tuple[str, Mapping[str, Label]]]:
     if "video" not in table.column_names:
         raise TableError(
             f"{path}: has the columns {', '.join(table.column_names)}; wanted are video and labels"
+        )
+    if foreign := [name for name in table.column_names if name in OF_CLIPS]:
+        raise TableError(
+            f"{path}: has the column {foreign[0]!r}, which would be of a clip, and its rows are of "
+            "whole files; leave it out, or call it otherwise to have it as a label. Clips at times "
+            "that are known are what `sonant index folder --narrations` makes"
         )
     if not table.num_rows:
         raise TableError(f"{path}: has no rows")

@@ -56,6 +56,14 @@ class Calibration:
     positives: int
     videos: int
 
+    @property
+    def learnt_from(self) -> str:
+        """What it was fitted on, in words."""
+        return (
+            f"{self.clips} clips of {self.videos} videos of split {self.split}, {self.positives} "
+            "of which sound"
+        )
+
     def probability(self, scores: ArrayLike) -> Array:
         """Probabilities in (0, 1) of scores of any shape; NaN where a score is NaN."""
         return self.curve(np.asarray(scores, np.float64))
@@ -264,35 +272,21 @@ def calibration(
     Raises:
         UsageError: as `calibrate`, for the first model; or the split to learn from is judged.
     """
-    if not models:
-        raise UsageError("a calibration needs the features of a model; none were given")
-    at_least(0, seed=seed)
-    if split in (None, learn_from):
-        raise UsageError(
-            f"the clips of split {learn_from!r} are to be learnt from and so cannot be judged: "
-            "judge another split"
-        )
-    judged, options = clips.where(split=split, quarantined=False), (reference_split, temperature)
+    _check(models, split, learn_from, seed)
+    judged = clips.where(split=split, quarantined=False)
     known, sounds = _truth(judged)
-    scores = {name: _scores(of, clips, split, *options) for name, of in models.items()}
-    able = [name for name in models if score in scores[name]]
-    if not able:
-        raise _no_score(score, next(iter(scores.values())))
+    scores = _judged_scores(models, clips, score, split, reference_split, temperature)
     learn = partial(
         calibrate, clips=clips, kind=kind, score=score, split=learn_from, rule=rule,
         reference_split=reference_split, temperature=temperature,
     )  # fmt: skip
-    learnt, refused = _each(learn, {name: models[name] for name in able})
-    given = {name: of.probability(scores[name][score]) for name, of in learnt.items()}
-    first = learnt[able[0]]
-    share = np.full(len(judged), first.positives / first.clips)
-    rows = [_row(name, learnt[name], p, judged, bins, resamples, seed) for name, p in given.items()]
-    rows.append(_row("base rate", None, share, judged, bins, resamples, seed))
+    learnt, refused = _each(learn, {name: models[name] for name in scores})
+    given = {name: of.probability(scores[name]) for name, of in learnt.items()}
+    first = next(iter(learnt.values()))
     return Calibrated(
         runs={name: models[name].run for name in learnt},
         split=split or "",
-        learnt_from=f"{first.clips} clips of {first.videos} videos of split {learn_from}, "
-        f"{first.positives} of which sound",
+        learnt_from=first.learnt_from,
         kind=kind,
         score=score,
         rule=rule,
@@ -302,12 +296,45 @@ def calibration(
         positives=int(sounds.sum()),
         resamples=resamples,
         seed=seed,
-        rows=rows,
-        notes=[f"{name}: has no score {score}." for name in models if name not in able]
+        rows=_rows(learnt, given, judged, bins, resamples, seed),
+        notes=[f"{name}: has no score {score}." for name in models if name not in scores]
         + refused
         + _of_training(learnt, learn_from, trained_on or {})
         + _notes(learnt, given, known, sounds, clips, judged, learn_from),
     )
+
+
+def _check(models: Mapping[str, Features], split: str | None, learn_from: str, seed: int) -> None:
+    if not models:
+        raise UsageError("a calibration needs the features of a model; none were given")
+    at_least(0, seed=seed)
+    if split in (None, learn_from):
+        raise UsageError(
+            f"the clips of split {learn_from!r} are to be learnt from and so cannot be judged: "
+            "judge another split"
+        )
+
+
+def _judged_scores(
+    models: Mapping[str, Features],
+    clips: Clips,
+    score: str,
+    split: str | None,
+    reference_split: str | None,
+    temperature: float,
+) -> dict[str, Array]:
+    """Of each model that has it, the score of the good clips of a split.
+
+    Raises:
+        UsageError: none has it.
+    """
+    scores = {
+        name: _scores(of, clips, split, reference_split, temperature) for name, of in models.items()
+    }
+    found = {name: of[score] for name, of in scores.items() if score in of}
+    if not found:
+        raise _no_score(score, next(iter(scores.values())))
+    return found
 
 
 def _each(
@@ -364,6 +391,21 @@ def _truth(clips: Clips) -> tuple[Array, Array]:
     values = sounding(clips)
     known = np.array([value is not None for value in values], bool)
     return known, np.array([value is True for value in values], bool)
+
+
+def _rows(
+    learnt: Mapping[str, Calibration],
+    given: Mapping[str, Array],
+    judged: Clips,
+    bins: int,
+    resamples: int,
+    seed: int,
+) -> list[Row]:
+    """What each model's probabilities are worth, and then the first one's base rate."""
+    first = next(iter(learnt.values()))
+    base = np.full(len(judged), first.positives / first.clips)
+    rows = [_row(name, learnt[name], p, judged, bins, resamples, seed) for name, p in given.items()]
+    return [*rows, _row("base rate", None, base, judged, bins, resamples, seed)]
 
 
 def _row(

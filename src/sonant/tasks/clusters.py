@@ -38,6 +38,8 @@ STARTS = 4
 """Of k-means, the best of which counts."""
 CONCEPTS = 3
 """Values of a label that a cluster is read by (XDC, Table 6)."""
+LABELS = ("verb", "noun")
+"""What clusters are compared with if nothing else is asked for, as far as clips have it."""
 MEASURES: Mapping[str, Callable[[Array, Array], float]] = {
     "purity": purity,
     "nmi": nmi,
@@ -149,7 +151,7 @@ def clusters(
     split: str | None = "test",
     grouping: Grouping = "ward",
     metric: Metric = "euclidean",
-    labels: Sequence[str] = ("verb", "noun"),
+    labels: Sequence[str] = LABELS,
     members: int = 8,
     sample: int | None = None,
     permutations: int = 100,
@@ -172,7 +174,8 @@ def clusters(
             `single` leaves nearly all clips in one. `kmeans` joins nothing: of `STARTS` starts by
             k-means++, the one with the least sum of squared distances to the centres.
         metric: between clips; ward and kmeans take euclidean only.
-        labels: what clusters are compared with, where clips have them.
+        labels: what clusters are compared with, where clips have them; of `LABELS`, those that
+            there are.
         members: clips nearest each centre, fewer where a cluster is small; those that overlap one
             already taken are passed over.
         sample: cluster so many clips, drawn at random; needed beyond `MOST`, but for k-means.
@@ -181,27 +184,18 @@ def clusters(
 
     Raises:
         UsageError: there are no models, too few clips or too many, or too few that differ; ward or
-            kmeans with another metric.
+            kmeans with another metric; labels that there are not.
         TableError: a model has no such modality.
     """
     if not models:
         raise UsageError("clusters need the features of a model; none were given")
-    at_least(2, number=number)
-    at_least(0, seed=seed)
-    at_least(1, members=members, permutations=permutations, sample=1 if sample is None else sample)
-    if grouping in ("ward", "kmeans") and metric != "euclidean":
-        raise UsageError(f"{grouping} is of euclidean distances, not {metric}; average takes both")
+    ask = _Ask(
+        modality, number, grouping, metric, _known(labels, clips), members, sample, permutations,
+        seed,
+    )  # fmt: skip
     judged = clips.where(split=split, quarantined=False)
-    rows, notes = [], []
-    for name, features in models.items():
-        x = features.of_clips(judged.column("id")).matrix(modality)
-        kept = _kept(x, sample, number, seed, most=len(x) if grouping == "kmeans" else MOST)
-        here, e = judged.where(_mask(kept, len(judged))), unit(x[kept].astype(np.float64))
-        found = _grouped(e, number, grouping, metric, seed)
-        measures, purest = _compared(found, here, labels, permutations, seed)
-        parts = _clusters(found, e, here, labels, members)
-        rows.append(Row(name, len(here), measures, purest, parts))
-        notes += [f"{name}: {note}" for note in _left_out(x, kept, modality)]
+    notes: list[str] = []
+    rows = [_row(name, features, judged, ask, notes) for name, features in models.items()]
     notes += [f"No clip has the label {of}." for of in labels if of not in rows[0].measures]
     return Clusters(
         runs={name: of.run for name, of in models.items()},
@@ -213,6 +207,60 @@ def clusters(
         seed=seed,
         rows=rows,
         notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What is asked of every model; see `clusters`."""
+
+    modality: Modality
+    number: int
+    grouping: Grouping
+    metric: Metric
+    labels: Sequence[str]
+    members: int
+    sample: int | None
+    permutations: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        at_least(2, number=self.number)
+        at_least(0, seed=self.seed)
+        sample = 1 if self.sample is None else self.sample
+        at_least(1, members=self.members, permutations=self.permutations, sample=sample)
+        if self.grouping in ("ward", "kmeans") and self.metric != "euclidean":
+            raise UsageError(
+                f"{self.grouping} is of euclidean distances, not {self.metric}; average takes both"
+            )
+
+
+def _known(labels: Sequence[str], clips: Clips) -> Sequence[str]:
+    """Labels that clips have, or else the usual ones.
+
+    Raises:
+        UsageError: others, some of which there are not.
+    """
+    unknown = [label for label in labels if label not in clips.labels]
+    if unknown and tuple(labels) != LABELS:
+        raise UsageError(
+            f"no label {unknown[0]!r} to compare clusters with; there are "
+            f"{', '.join(clips.labels) or 'none'}"
+        )
+    return labels
+
+
+def _row(name: str, features: Features, judged: Clips, ask: _Ask, notes: list[str]) -> Row:
+    """The clusters of one model; what is odd about them is noted."""
+    x = features.of_clips(judged.column("id")).matrix(ask.modality)
+    most = len(x) if ask.grouping == "kmeans" else MOST
+    kept = _kept(x, ask.sample, ask.number, ask.seed, most=most)
+    here, e = judged.where(_mask(kept, len(judged))), unit(x[kept].astype(np.float64))
+    found = _grouped(e, ask.number, ask.grouping, ask.metric, ask.seed)
+    measures, purest = _compared(found, here, ask.labels, ask.permutations, ask.seed)
+    notes += [f"{name}: {note}" for note in _left_out(x, kept, ask.modality)]
+    return Row(
+        name, len(here), measures, purest, _clusters(found, e, here, ask.labels, ask.members)
     )
 
 
@@ -237,6 +285,10 @@ def _grouped(e: Array, number: int, grouping: Grouping, metric: Metric, seed: in
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # refused below, in other words
             found = KMeans(number, n_init=STARTS, random_state=seed).fit_predict(e)
+    elif (unlike := len(np.unique(e, axis=0))) < number:
+        raise UsageError(
+            f"{len(e)} clips with {unlike} different embeddings cannot make {number} clusters"
+        )
     else:
         found = AgglomerativeClustering(number, metric=metric, linkage=grouping).fit_predict(e)
     sizes = np.bincount(found, minlength=number)

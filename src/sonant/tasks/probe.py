@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -135,14 +136,9 @@ def probe(
             settings are impossible.
         TableError: there is no such label or column.
     """
-    if not models or not costs or not modalities:
-        raise UsageError("name at least one model, one modality to read, and one C to choose from")
-    above_zero(costs=min(costs))
-    at_least(2, inner=inner)
-    at_least(0, seed=seed)
-    judged, dealt, of = Judged.found(clips, label), folds(clips, by), recordings(clips)
-    for fold in dealt:
-        check_apart(fold, of, "recordings")
+    _check(models, modalities, costs, inner, seed)
+    judged, of = Judged.found(clips, label), recordings(clips)
+    dealt = _dealt(clips, by, of)
     ask = _Ask(
         clips, label_of(clips, label), of, recordings(clips, apart), classifier, tuple(modalities),
         scale, tuple(sorted(costs)), inner, average, seed,
@@ -184,6 +180,31 @@ class _Ask:
     inner: int
     average: Average
     seed: int
+
+
+def _check(
+    models: Mapping[str, Features],
+    modalities: Sequence[Modality],
+    costs: Sequence[float],
+    inner: int,
+    seed: int,
+) -> None:
+    if not models or not costs or not modalities:
+        raise UsageError("name at least one model, one modality to read, and one C to choose from")
+    for cost in costs:
+        above_zero(costs=cost)
+        if cost == inf:
+            raise UsageError(f"costs must be finite, not {cost}")
+    at_least(2, inner=inner)
+    at_least(0, seed=seed)
+
+
+def _dealt(clips: Clips, by: Sequence[str], of: Array) -> list[Fold]:
+    """The folds, none of which judges a recording that it learns from."""
+    dealt = folds(clips, by)
+    for fold in dealt:
+        check_apart(fold, of, "recordings")
+    return dealt
 
 
 def _matrices(
