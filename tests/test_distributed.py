@@ -263,6 +263,9 @@ def siamese() -> dict[str, Method]:
     }
     for method in made.values():
         method.double().attach(toy_clips(CLIPS))
+        with torch.no_grad():
+            seen = method.eval().survey(dealt_batch())
+        method.train().begin(stages[0], partial(dict, seen))
         for _ in range(2):
             method(dealt_batch(), stages[0])
     return made

@@ -80,6 +80,15 @@ def largest(x: Tensor) -> Tensor:
     return x
 
 
+def dealt(rows: Tensor, total: int) -> Tensor:
+    """All `total` rows on every rank, of which each has every `ranks`-th from its number on."""
+    info = torch.finfo if rows.is_floating_point() else torch.iinfo
+    least = info(rows.dtype).min
+    whole = torch.full((total, *rows.shape[1:]), least, dtype=rows.dtype, device=device())
+    whole[rank() :: ranks()] = rows.to(whole)
+    return largest(whole)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -80,7 +80,10 @@ def iic(**more: object) -> IIC:
     torch.manual_seed(0)
     numbers = {"width": 4, "temperature": 0.1, "negatives": 9, "momentum": 0.5}
     numbers |= {"broken": "repeat", "bank": 10} | more
-    return IIC(linear(), (STAGE,), heads=linear(4), **numbers).train()  # type: ignore[arg-type]
+    made = IIC(linear(), (STAGE,), heads=linear(4), **numbers)  # type: ignore[arg-type]
+    random = F.normalize(torch.randn(3, 10, 4), dim=2)
+    made.begin(STAGE, lambda: dict(zip(("video", "audio", "broken"), random, strict=True)))
+    return made.train()
 
 
 def test_the_losses_are_the_recorded_figures() -> None:
@@ -268,18 +271,16 @@ def iic_by_hand(method: IIC, banks: dict[str, Tensor], clip: Batch, step: int) -
     for asks, told in (("video", "audio"), ("audio", "video")):
         total = 0.0
         for i, number in enumerate(clip.index.tolist()):
-            met = {n: banks[n][number] if banks[n][number].any() else now[n][i] for n in now}
-            others = [met["broken"]]
+            others = [banks["broken"][number]]
             for j in drawn:
-                if j != number and banks[told][j].any():
+                if j != number:
                     others += [banks[told][j], banks["broken"][j]]
-            h = [math.exp(float(now[asks][i] @ x) / 0.1) for x in (met[told], *others)]
+            h = [math.exp(float(now[asks][i] @ x) / 0.1) for x in (banks[told][number], *others)]
             total -= math.log(h[0] / sum(h)) / len(clip.index)
         losses[f"{asks} to {told}"] = total
     for i, number in enumerate(clip.index.tolist()):
         for name, bank in banks.items():
-            old = bank[number] if bank[number].any() else now[name][i]
-            bank[number] = F.normalize(0.5 * old + 0.5 * now[name][i], dim=0)
+            bank[number] = F.normalize(0.5 * bank[number] + 0.5 * now[name][i], dim=0)
     return losses
 
 
@@ -287,7 +288,7 @@ def iic_by_hand(method: IIC, banks: dict[str, Tensor], clip: Batch, step: int) -
 def test_iic_contrasts_with_its_banks(broken: str) -> None:
     method = iic(broken=broken)
     method.attach(toy_clips(9))
-    banks = {name: torch.zeros(10, 4) for name in ("video", "audio", "broken")}
+    banks = {name: method.bank(name).clone() for name in ("video", "audio", "broken")}
     with torch.no_grad():
         for step in range(4):
             clip = clips(step)
@@ -298,6 +299,19 @@ def test_iic_contrasts_with_its_banks(broken: str) -> None:
                 assert float(term) == pytest.approx(wanted[name], rel=1e-5)
             for name, bank in banks.items():
                 torch.testing.assert_close(method.bank(name), bank)
+
+
+def test_iic_s_banks_begin_as_what_the_clips_are() -> None:
+    method, random = iic(), torch.Generator().manual_seed(1)
+    method.attach(toy_clips(9))
+    clip = rows(*torch.randn(2, 9, 5, generator=random))
+    seen = method.survey(clip)
+    method.begin(STAGE, lambda: seen)
+    broken = break_time(clip.inputs["video"], "repeat", clip.index, 0)
+    wanted = dict(method.embed(clip))
+    wanted["broken"] = method.embed(Batch(clip.index, {"video": broken}))["video"]
+    for name, x in wanted.items():
+        torch.testing.assert_close(method.bank(name)[:9], x)
 
 
 def test_iic_learns_by_the_asking_rows_alone() -> None:
@@ -362,6 +376,9 @@ def test_small_twins_learn_a_batch(recipe: object) -> None:
     random = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (8, 2, 3, 32, 32), dtype=torch.uint8, generator=random)
     clip = rows(frames, torch.randn(8, 28, 128, generator=random))
+    with torch.no_grad():
+        begun = method.survey(clip)
+    method.begin(method.stages[0], lambda: begun)
     losses = []
     for _ in range(32 if recipe is iic_small else 12):
         optimizer.zero_grad()

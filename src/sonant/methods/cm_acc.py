@@ -239,7 +239,6 @@ cm_acc_small = small(
     "CM-ACC with small towers, for a processor.",
     epochs=13,
     temperature=0.07,
-    momentum=0.99,
     keys=2048,
     pool=1280,
     enqueue=128,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sonant.clips import Clips
 from sonant.cluster import Blocks, Rows, kmeans, preparation, sinkhorn, to_tensor
 from sonant.data import Array, seeded
-from sonant.distributed import device, gather, largest, rank, ranks
+from sonant.distributed import dealt, gather, rank, ranks
 from sonant.errors import TableError, UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND
@@ -143,7 +143,7 @@ class Rounds:
         for part, _, rows in blocks:
             own = centroids[labels[part]].to(rows.device)
             away[part] = (rows.double() - own).square().sum(1).to(away)
-        return _of_all(labels, clips), _of_all(away, clips)
+        return dealt(labels, clips).cpu(), dealt(away, clips).cpu()
 
 
 def balanced(
@@ -158,7 +158,7 @@ def balanced(
     own = torch.zeros(len(blocks), len(centroids), dtype=torch.float64)
     for part, _, rows in blocks:
         own[part] = torch.cdist(rows.double(), centroids.to(rows.device).double()).square().to(own)
-    squares = _of_all(own, clips)
+    squares = dealt(own, clips).cpu()
     unit = squares.amin(1).mean().clamp(min=torch.finfo(torch.float64).tiny)
     return sinkhorn(-squares / unit, sharpness=sharpness).argmax(1)[rank() :: ranks()]
 
@@ -710,13 +710,6 @@ def _said(source: str, measured: Mapping[str, Any]) -> str:
         parts.append(f"NMI {measured['nmi']:.3f} with those before")
     parts += [f"purity {share:.3f} of {label}" for label, share in measured["purity"].items()]
     return ", ".join(parts)
-
-
-def _of_all(rows: Tensor, clips: int) -> Tensor:
-    """What the ranks have of their clips, at least 0, for all clips on every rank."""
-    whole = torch.full((clips, *rows.shape[1:]), -1, dtype=rows.dtype, device=device())
-    whole[rank() :: ranks()] = rows.to(whole)
-    return largest(whole).cpu()
 
 
 def _shares(total: int, parts: int, random: np.random.Generator) -> list[int]:

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonant.clips import Clips
-from sonant.cluster import Rows
-from sonant.distributed import gather
+from sonant.cluster import Rows, to_tensor
+from sonant.distributed import dealt, gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND, Films
@@ -385,7 +385,8 @@ class IIC(Siamese):
 
     Inter-intra contrast (Tao, Wang, Yamasaki, 2020). All that is compared with lies in memory banks
     of a row a clip: of each modality, and of the broken videos. A row is a running mean of unit
-    rows, and of unit length. The gradient is that of the asking row alone.
+    rows, and of unit length; it begins as what the clip is before anything is learned. The gradient
+    is that of the asking row alone.
 
     Args:
         towers: of video and audio.
@@ -443,8 +444,24 @@ class IIC(Siamese):
             )
         self.clips = len(clips)
 
+    def begin(self, stage: Stage, features: Callable[[], Mapping[str, Rows]]) -> None:
+        """Fill the banks.
+
+        A clip's own row is then as old as the others: were it of today, networks would learn to
+        tell today from yesterday, by moving all rows together until they are one.
+        """
+        for name, rows in features().items():
+            bank = self.bank(name)
+            bank[: self.clips] = dealt(to_tensor(rows[:]), self.clips).to(bank)
+
+    def survey(self, batch: Batch) -> dict[str, Tensor]:
+        """A clip's rows of all banks."""
+        broken = break_time(batch.inputs["video"], self.broken, batch.index, int(self.steps))
+        rows = {str(m): x for m, x in self.embed(batch).items()}
+        return rows | {"broken": self.embed(Batch(batch.index, {"video": broken}))["video"]}
+
     def bank(self, name: str) -> Float[Tensor, "rows width"]:
-        """A memory bank; rows of clips that were not seen yet are zeros."""
+        """A memory bank."""
         return self.get_buffer(f"bank_{name}")
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
@@ -453,10 +470,9 @@ class IIC(Siamese):
         with torch.no_grad():
             index = gather(batch.index)
             rows["broken"] = self._broken_rows(batch)
-            met = {name: self._met(name, index, x.detach()) for name, x in rows.items()}
             drawn = self._drawn(index.device)
         terms = {
-            f"{m} to {OTHER[m]}": self._contrast(rows[m], met, OTHER[m], index, drawn)
+            f"{m} to {OTHER[m]}": self._contrast(rows[m], OTHER[m], index, drawn)
             for m in SIGHT_SOUND
         }
         if self.training:
@@ -466,23 +482,17 @@ class IIC(Siamese):
     def _contrast(
         self,
         queries: Tensor,
-        met: Mapping[str, Tensor],
         other: Modality,
         index: Tensor,
         drawn: Tensor,
     ) -> Float[Tensor, ""]:
         """Its own row of the other modality against drawn clips' and against broken videos."""
-        others = [self.bank(other)[drawn], self.bank("broken")[drawn], met["broken"]]
+        bank, broken = self.bank(other), self.bank("broken")
+        others = torch.cat([bank[drawn], broken[drawn], broken[index]])
         itself = index[:, None] == drawn
-        unseen = ~self.bank(other)[drawn].any(1)
         not_mine = ~torch.eye(len(index), dtype=torch.bool, device=index.device)
-        leave = torch.cat([itself | unseen, itself | unseen, not_mine], 1)
-        return key_nce(queries, met[other], torch.cat(others), self.temperature, leave=leave)
-
-    def _met(self, name: str, index: Tensor, fresh: Tensor) -> Float[Tensor, "clips width"]:
-        """The clips' rows in a bank; of those that were not seen yet, what they are now."""
-        there = self.bank(name)[index]
-        return torch.where(there.any(1, keepdim=True), there, fresh.to(there.dtype))
+        leave = torch.cat([itself, itself, not_mine], 1)
+        return key_nce(queries, bank[index], others, self.temperature, leave=leave)
 
     def _broken_rows(self, batch: Batch) -> Float[Tensor, "clips width"]:
         x = break_time(batch.inputs["video"], self.broken, batch.index, int(self.steps))
@@ -497,9 +507,9 @@ class IIC(Siamese):
     @torch.no_grad()
     def _renew(self, index: Tensor, rows: Mapping[str, Tensor]) -> None:
         for name, fresh in rows.items():
-            kept = self._met(name, index, fresh)
-            moved = self.momentum * kept + (1 - self.momentum) * fresh.to(kept.dtype)
-            self.bank(name)[index] = F.normalize(moved, dim=1)
+            bank = self.bank(name)
+            moved = self.momentum * bank[index] + (1 - self.momentum) * fresh.to(bank.dtype)
+            bank[index] = F.normalize(moved, dim=1)
         self.steps += 1
 
 
@@ -756,8 +766,7 @@ simclr_small = small(
 moco_small = small(
     moco,
     "MoCo's queue on sight and sound, with small towers, for a processor.",
-    **SMALL,
-    momentum=0.99,
+    **SMALL | {"rate": 3e-4},
     keys=1024,
     hidden=256,
 )
@@ -787,7 +796,8 @@ barlow_twins_small = small(
 iic_small = small(
     iic,
     "IIC's contrast of sight and sound with memory banks, with small towers, for a processor.",
-    **SMALL,
+    **SMALL | {"rate": 3e-4},
+    momentum=0.9,
     bank=16384,
 )
 
