@@ -167,7 +167,7 @@ def reach(
         judged: the judge; `judge` if not given.
         version: of it.
     """
-    run, packed = _trained(row, draw), draw.pack(row.window)
+    run, packed = trained(row, draw), draw.pack(row.window)
     clips = Pack.open(packed).clips
     features = embed(
         run, clips, run / "features.parquet", media=Pack(clips, packed), workers=draw.workers
@@ -212,13 +212,13 @@ def features_of(rows: Sequence[Row], draw: Draw) -> dict[str, Features]:
     return {row.name: Features.read(draw.folder / row.folder / "features.parquet") for row in rows}
 
 
-def _trained(row: Row, draw: Draw) -> Path:
-    """The run of a row."""
+def trained(row: Row, draw: Draw) -> Path:
+    """The run of a row on a draw; it is trained if it is not yet."""
     initial = None
     if row.after is not None:
-        before = _trained(row.after, draw)
-        trained = [stage for stage in read_run(before).method.stages if stage.epochs]
-        initial = weights_path(before, trained[-1])
+        before = trained(row.after, draw)
+        stages = [stage for stage in read_run(before).method.stages if stage.epochs]
+        initial = weights_path(before, stages[-1])
     packed, run = draw.pack(row.window, narrated=row.narrated), draw.folder / row.folder
     whole = Pack.open(packed).clips
     clips = _first(whole.where(split="train", packed=True, quarantined=False), row.share)

@@ -131,7 +131,45 @@ def bench_xdc(
     _show(bench(out, draws, ablation_draws=_first(draws, ablation_runs), split=split), out)
 
 
-BENCH: Mapping[str, Command] = {"mc3": bench_mc3, "xdc": bench_xdc, "avcl": bench_avcl}
+def bench_sounds(
+    *,
+    esc10: Path,
+    kitchen20: Path,
+    world: Literal["world-1"] = "world-1",
+    out: Path = Path("bench/xdc"),
+    runs: int = 3,
+    videos: int = 100,
+    seed: int = 200,
+    workers: int = 2,
+) -> None:
+    """Transfer XDC's audio encoders to the recorded sounds of ESC-10 and Kitchen20.
+
+    They are pretrained on the world, as by bench xdc, or on the sounds without their labels. What
+    is there already is not done again: with the folder of bench xdc its encoders are taken.
+
+    Args:
+        esc10: folder of ESC-10, or of ESC-50, which holds it.
+        kitchen20: folder of Kitchen20.
+        world: the narrated world, of which pretraining sees whole videos without narrations.
+        out: folder for the draws, the rows and the tables sounds.md, sounds.html and sounds.csv.
+        runs: paired runs of every row.
+        videos: of a draw.
+        seed: of the first run; each other run's is one more.
+        workers: processes that decode.
+    """
+    from sonant.bench.runs import EVEN
+    from sonant.bench.sounds import bench, recorded
+
+    draws = _draws(world, None, out, runs, videos, seed, workers, EVEN)
+    _show(bench(out, draws, recorded(esc10, kitchen20, workers=workers)), out)
+
+
+BENCH: Mapping[str, Command] = {
+    "mc3": bench_mc3,
+    "xdc": bench_xdc,
+    "sounds": bench_sounds,
+    "avcl": bench_avcl,
+}
 
 
 def _draws(
