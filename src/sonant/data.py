@@ -45,7 +45,7 @@ from sonant.media.text import Tokenizer, clean
 from sonant.processes import die_with_parent
 from sonant.types import Batch, Modality
 
-FRONT_END = 1
+FRONT_END = 2
 """Version of what `Views` makes of media: what was kept or learned by another does not go on."""
 
 LOOKS = 8
@@ -153,10 +153,10 @@ class Views:
             )
         if self.least_area > 1:
             raise UsageError(f"the least area of a crop is a share, not {self.least_area:g}")
-        if (self.jitter or self.least_area < 1) and "video" in self.locked:
+        if (self.jitter or self.least_area < 1 or self.film) and "video" in self.locked:
             raise UsageError(
-                "a locked encoder sees a clip once: jitter is 0 and the least area 1, not "
-                f"{self.jitter} and {self.least_area:g}"
+                "a locked encoder sees a clip once, and all of it: jitter and film are 0 and the "
+                f"least area 1, not {self.jitter}, {self.film} and {self.least_area:g}"
             )
 
     @property

@@ -81,7 +81,7 @@ def largest(x: Tensor) -> Tensor:
 
 
 def dealt(rows: Tensor, total: int) -> Tensor:
-    """All `total` rows on every rank, of which each has every `ranks`-th from its number on."""
+    """All `total` rows of numbers on every rank; each has every `ranks`-th from its number on."""
     info = torch.finfo if rows.is_floating_point() else torch.iinfo
     least = info(rows.dtype).min
     whole = torch.full((total, *rows.shape[1:]), least, dtype=rows.dtype, device=device())

@@ -1,5 +1,7 @@
 """Errors for people: the message says what was wrong, where, and what would be right."""
 
+from math import inf
+
 
 class SonantError(Exception):
     """The work failed for a reason outside the program; the command exits with 1."""
@@ -21,10 +23,12 @@ def at_least(minimum: float, **values: float) -> None:
 
 
 def above_zero(**values: float) -> None:
-    """Refuse values that are not positive, by name."""
+    """Refuse values that are not positive or not finite, by name."""
     for name, value in values.items():
         if not value > 0:
             raise UsageError(f"{name} must be above 0, not {value}")
+        if value == inf:
+            raise UsageError(f"{name} must be finite, not {value}")
 
 
 class TableError(UsageError):

@@ -50,8 +50,11 @@ def damage(path: Path, error: Exception) -> str:
     """
     if asked := re.search(r"GLOBAL (\w[\w.]*)", str(error)):
         return f"it wants {asked[1]} to be called, and no code of a file is run here"
-    with path.open("rb") as file:
-        first = file.read(40)
+    try:
+        with path.open("rb") as file:
+            first = file.read(40)
+    except OSError as failed:
+        return why(failed)
     if not first:
         return "it is empty"
     if first.lstrip().lower().startswith((b"<!doctype", b"<html")):

@@ -678,14 +678,18 @@ class _Run:
 
     def _survey(self, name: str, shape: tuple[int, ...]) -> Array:
         """Space on disk that is given back once nobody reads it any more."""
+        if not shape[0]:
+            return np.empty(shape, np.float32)
         size = 4 * math.prod(shape)
         try:
+            self.run.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.run) as file:
                 os.posix_fallocate(file.fileno(), 0, size)
                 return np.memmap(file, np.float32, "r+", shape=shape)
         except OSError as error:
             raise SonantError(
-                f"{self.run}: no room for features of {name}, {size / 1e9:.3g} GB: {why(error)}"
+                f"{self.run}: features of {name} ({size / 1e9:.3g} GB) cannot be kept there: "
+                f"{why(error)}"
             ) from error
 
 

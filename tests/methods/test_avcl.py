@@ -281,6 +281,17 @@ def test_training_hears_any_square_of_the_picture_and_evaluation_the_middle() ->
         make(avcl, train_tokenizer(["cut"]), {"planes": 2, "mel": 64})
 
 
+def test_impossible_films_are_refused_before_anything_is_read() -> None:
+    def refused(said: str, **arguments: object) -> None:
+        with pytest.raises(UsageError, match=said):
+            make(avcl, train_tokenizer(["cut"]), {"planes": 2} | arguments)
+
+    refused("frames must be at least 1, not -2", frames=-2)
+    refused("frame_rate must be finite, not inf", frame_rate=math.inf)
+    refused("frames and repeats must be as many", backbone="c3d", repeats=16, frames=4)
+    refused("clips of 0.5 s have 12 frames, which hold no film of 16", seconds=0.5)
+
+
 def test_the_paper_s_views() -> None:
     v = make(avcl, train_tokenizer(["cut"]), {"planes": 2}).views
     assert isinstance(v, SoundPicture)
@@ -334,7 +345,7 @@ def test_errors_say_what_would_be_right() -> None:
     tokenizer = train_tokenizer(["cut"])
     with pytest.raises(UsageError, match="there is none for text"):
         Films(planes=2).towers(tokenizer, ["text"])
-    with pytest.raises(UsageError, match="repeats must be as many, such as 16, not 1"):
+    with pytest.raises(UsageError, match="repeats must be as many, such as 16, not 2 and 1"):
         narrow(backbone="c3d")
     with pytest.raises(UsageError, match="once at a layer"):
         narrow(layers=("pool", "pool"))

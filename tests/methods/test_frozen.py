@@ -162,7 +162,7 @@ def test_only_some_modalities_may_be_locked(tmp_path: Path) -> None:
 
 
 def test_wrong_views_and_vectors_are_refused() -> None:
-    with pytest.raises(UsageError, match="jitter is 0 and the least area 1, not 2"):
+    with pytest.raises(UsageError, match="least area 1, not 2, 0 and 1"):
         replace(views(projections()), jitter=2)
     with pytest.raises(UsageError, match="rate must be above 0"):
         replace(views(projections()), rate=0)

@@ -127,7 +127,7 @@ def explain(
         SonantError: the clip cannot be read, or lacks a modality that the target is made of.
     """
     row = row_of(clips, id)
-    seen = media.read(row, frames=model.views.frames)
+    seen = media.read(row, frames=model.views.frames, film=model.views.part(None))
     clip = clips[row]
     batch = batch_of(model, [seen], [clip.text], [id], target)
     found = find(model, batch, target=target, at=at, pooled=pooled)

@@ -103,10 +103,10 @@ class Films:
         at_least(2, planes=self.planes)
         at_least(1, repeats=self.repeats)
         at_least(0, seed=self.seed)
-        if self.backbone == "c3d" and self.repeats < C3D_FRAMES:
+        if self.backbone == "c3d" and min(self.repeats, self.frames) < C3D_FRAMES:
             raise UsageError(
-                f"C3D takes films of {C3D_FRAMES} frames or more, so repeats must be as many, such "
-                f"as 16, not {self.repeats}"
+                f"C3D takes films of {C3D_FRAMES} frames or more, so frames and repeats must be as "
+                f"many, such as 16, not {self.frames} and {self.repeats}"
             )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -120,6 +120,7 @@ class Films:
         self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
     ) -> Recipe:
         """The method with its views and the way it is optimised; a peak rate for each stage."""
+        at_least(1, frames=self.frames)
         above_zero(frame_rate=self.frame_rate, seconds=self.seconds)
         views = SoundPicture(
             tokenizer=tokenizer,

@@ -92,6 +92,7 @@ class Moments:
         self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]
     ) -> Recipe:
         """The method with its views and the way it is optimised; a peak rate for each stage."""
+        at_least(1, frames=self.frames)
         above_zero(frame_rate=self.frame_rate, seconds=self.seconds)
         views = Moment(
             tokenizer=tokenizer,

@@ -450,6 +450,8 @@ class IIC(Siamese):
         A clip's own row is then as old as the others: were it of today, networks would learn to
         tell today from yesterday, by moving all rows together until they are one.
         """
+        if not stage.epochs:
+            return
         for name, rows in features().items():
             bank = self.bank(name)
             bank[: self.clips] = dealt(to_tensor(rows[:]), self.clips).to(bank)

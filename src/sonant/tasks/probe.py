@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -193,8 +192,6 @@ def _check(
         raise UsageError("name at least one model, one modality to read, and one C to choose from")
     for cost in costs:
         above_zero(costs=cost)
-        if cost == inf:
-            raise UsageError(f"costs must be finite, not {cost}")
     at_least(2, inner=inner)
     at_least(0, seed=seed)
 
