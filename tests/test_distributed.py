@@ -28,6 +28,7 @@ from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Method
 from sonant.methods.moments import SharedBatchNorm2d
 from sonant.methods.pairs import Pairs
+from sonant.methods.posterior import Posterior
 from sonant.methods.relational import Relational
 from sonant.methods.siamese import BYOL, IIC, BarlowTwins, MoCo, SimCLR, SimSiam, perceptron
 from sonant.objectives import consensus, contrastive
@@ -121,6 +122,7 @@ def methods() -> dict[str, Method]:
         "recognise": recognising(),
         "groups": grouped(),
         "relate": relating(),
+        "tell": telling(),
         "sample": sampling(),
         "fuse": fusing(),
         **clustering(),
@@ -174,6 +176,25 @@ def relating() -> Method:
 
     stages = (Stage("align", 1), Stage("refine", 1))
     return Relating(towers(), stages, temperature=0.1, weight=3.0)
+
+
+def telling() -> Method:
+    """Posterior consensus, on clips of which some have no narration."""
+
+    def narrated(batch: Batch) -> Batch:
+        return Batch(batch.index, batch.inputs, {"text": batch.index % 3 != 0})
+
+    class Telling(Posterior):
+        def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+            return super().forward(narrated(batch), refining)
+
+    refining = Stage("refine", 1)
+    method = Telling(towers(), (refining,), temperature=0.1, weight=3.0)
+    method.attach(toy_clips(CLIPS))
+    with torch.no_grad():
+        seen = method.survey(narrated(dealt_batch()))
+    method.begin(refining, partial(dict, seen))
+    return method
 
 
 def sampling() -> Method:

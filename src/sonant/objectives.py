@@ -90,6 +90,25 @@ def having(modalities: Iterable[Modality], there: There | None) -> Bool[Tensor, 
     return torch.stack(masks).all(0) if masks else slice(None)
 
 
+def agreement_cross_entropy(
+    x: Float[Tensor, "clips width"],
+    y: Float[Tensor, "clips width"],
+    chances: Float[Tensor, "clips"],
+) -> Float[Tensor, ""]:
+    """Cross entropy of (1 + cosine) / 2 with the chance that two modalities agree; a mean.
+
+    Args:
+        x: unit rows.
+        y: unit rows of the same clips.
+        chances: 0 to 1. Without any clip the loss is 0.
+    """
+    if not len(x):
+        return x.sum() + y.sum()
+    agrees = ((1 + (x * y).sum(1)) / 2).clamp(1e-6, 1 - 1e-6)
+    p = chances.to(agrees.dtype)
+    return -(p * agrees.log() + (1 - p) * (1 - agrees).log()).mean()
+
+
 def consensus(
     e: Mapping[Modality, Float[Tensor, "clips width"]],
     anchor: Modality,

@@ -95,6 +95,7 @@ from sonant.methods.pairs import (
     imagebind,
     imagebind_small,
 )
+from sonant.methods.posterior import posterior_consensus, posterior_consensus_small
 from sonant.methods.relational import relational_consensus, relational_consensus_small
 from sonant.methods.siamese import (
     barlow_twins,
@@ -118,6 +119,8 @@ RECIPES: Mapping[str, RecipeFunction] = {
     "mc3": mc3,
     "mc3-small": mc3_small,
     "mc3-frozen": mc3_frozen,
+    "posterior": posterior_consensus,
+    "posterior-small": posterior_consensus_small,
     "relational": relational_consensus,
     "relational-small": relational_consensus_small,
     "agree": agree,
