@@ -10,21 +10,14 @@ from torch import Tensor
 
 from sonant.errors import UsageError
 from sonant.objectives import (
-    Agreement,
-    area,
     consensus,
     contrastive,
     cross_correlation,
     group_nce,
     info_nce,
-    minimum,
     nt_xent,
-    product,
     relational,
     self_contrast,
-    soft_minimum,
-    tuple_nce,
-    volume,
 )
 
 A = torch.tensor([[1, 2, -1], [0.5, -1, 2], [3, 0, 1], [-1, -2, 0.5]]).double()
@@ -404,46 +397,3 @@ def test_relations_are_followed_not_moved() -> None:
     assert e["video"].grad is not None
     own = units(5, 3)
     assert float(relational(own, own, own @ own.T, 0.1)) == pytest.approx(0, abs=1e-9)
-
-
-@quick
-@given(seeds)
-def test_agreements_are_geometry(seed: int) -> None:
-    a, v, w = units(3, seed, width=3)
-    x, y, z = a @ v, v @ w, a @ w
-    assert float(volume(x, y, z)) == pytest.approx(
-        -abs(float(torch.linalg.det(torch.stack([a, v, w])))), abs=2e-3
-    )
-    sides = torch.linalg.cross(v - a, w - a)
-    assert float(area(x, y, z)) == pytest.approx(-float(sides.norm()) / 2, abs=1e-3)
-    least = min(float(s) for s in (x, y, z))
-    assert float(minimum(x, y, z)) == pytest.approx(least)
-    assert float(soft_minimum(x, y, z, sharpness=1e4)) == pytest.approx(least, abs=1e-3)
-    assert least <= float(soft_minimum(x, y, z)) <= float((x + y + z) / 3) + 1e-9
-    mean = ((1 + x) * (1 + y) * (1 + z) / 8) ** (1 / 3)
-    assert float(product(x, y, z)) == pytest.approx(float(mean), abs=1e-2)
-
-
-@pytest.mark.parametrize("agreement", [minimum, soft_minimum, product, volume, area])
-def test_agreements_do_not_care_for_the_order_and_are_best_for_one_point(
-    agreement: Agreement,
-) -> None:
-    s = units(3, 5)
-    x, y, z = s[0] @ s[1], s[1] @ s[2], s[0] @ s[2]
-    for one in permutations((x, y, z)):
-        torch.testing.assert_close(agreement(*one), agreement(x, y, z))
-    point = torch.ones(3, dtype=torch.double)
-    assert float(agreement(*point)) >= float(agreement(x, y, z))
-
-
-@pytest.mark.parametrize("agreement", [minimum, soft_minimum, product, volume, area])
-def test_tuple_nce_is_infonce_over_an_agreement(agreement: Agreement) -> None:
-    e = {m: x.requires_grad_() for m, x in three(4, 7).items()}
-    a, v, w = e["audio"], e["video"], e["text"]
-    cells = [agreement(a[i] @ v[j], a[i] @ w[j], v[j] @ w[j]) for i in range(4) for j in range(4)]
-    s = torch.stack(cells).reshape(4, 4) / 0.1
-    wanted = -(s.log_softmax(1) + s.log_softmax(0)).diagonal().mean()
-    found = tuple_nce(e, "audio", agreement, 0.1)
-    torch.testing.assert_close(found, wanted)
-    found.backward()
-    assert all(x.grad is not None and x.grad.isfinite().all() for x in e.values())

@@ -3,8 +3,7 @@
 Rows of all arguments are paired: row i of each is the same clip.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -17,9 +16,6 @@ from sonant.errors import UsageError, above_zero
 from sonant.types import Modality
 
 Pair = tuple[Modality, Modality]
-Agreement = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From the cosines of three embeddings with each other to how well they agree; larger is better."""
-
 There = Mapping[Modality, Bool[Tensor, "clips"]]
 
 _FLOOR = 1e-6
@@ -208,73 +204,6 @@ def relational(
         for d in (0, 1)
     ]
     return torch.stack(found).sum() / max(1, len(x))
-
-
-def tuple_nce(
-    e: Mapping[Modality, Float[Tensor, "clips width"]],
-    anchor: Modality,
-    agreement: Agreement,
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Tell each clip's other two modalities, as a pair, from those of all clips, both ways.
-
-    InfoNCE whose logit of anchor row i and clip j is the agreement of the three: of i's anchor with
-    j's others, and of j's others with each other. With the volume it is GRAM's loss (Cicchetti et
-    al., ICLR 2025, eq. 8), with the area TRIANGLE's (NeurIPS 2025).
-
-    Args:
-        e: unit rows for three modalities.
-        anchor: the modality whose rows ask.
-        agreement: such as `minimum`; larger is more.
-        temperature: τ.
-
-    Raises:
-        UsageError: there are not three modalities, or the anchor is not among them.
-    """
-    others = [modality for modality in e if modality != anchor]
-    if anchor not in e or len(others) != 2:
-        raise UsageError(f"tuples are the anchor {anchor} and two others, not {_names(e)}")
-    one, two = (products(e[anchor], e[modality]) for modality in others)
-    between = (e[others[0]] * e[others[1]]).sum(1).expand_as(one)
-    logits = agreement(one, two, between) / temperature
-    if not len(logits):
-        return logits.sum()
-    partner = torch.arange(len(logits), device=logits.device)
-    return F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)
-
-
-def minimum(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """The least of three cosines: what MC3's consensus looks for."""
-    return torch.minimum(torch.minimum(x, y), z)
-
-
-def soft_minimum(x: Tensor, y: Tensor, z: Tensor, *, sharpness: float = 10.0) -> Tensor:
-    """-log(mean of exp(-βs)) / β: the least cosine as β grows, their mean as it falls."""
-    s = torch.stack([x, y, z])
-    return (math.log(3) - torch.logsumexp(-sharpness * s, 0)) / sharpness
-
-
-def product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """The geometric mean of the cosines, each brought to 0 to 1."""
-    s = torch.stack([x, y, z])
-    return ((s + 1) / 2).clamp(min=_FLOOR).log().mean(0).exp()
-
-
-def volume(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Less the volume that three unit vectors span: 0 if they lie in a plane, -1 if orthogonal.
-
-    √ of their Gram matrix's determinant, 1 + 2xyz - x² - y² - z² (GRAM, eq. 3).
-    """
-    return -(1 + 2 * x * y * z - x**2 - y**2 - z**2).clamp(min=_FLOOR).sqrt()
-
-
-def area(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Less the area of the triangle between the tips of three unit vectors (TRIANGLE).
-
-    ½√(|u|²|w|² - (u·w)²) with u and w the two sides at one tip, all in terms of the cosines.
-    """
-    sides = 4 * (1 - x) * (1 - y) - (1 - x - y + z) ** 2
-    return -0.5 * sides.clamp(min=_FLOOR).sqrt()
 
 
 def products(

@@ -56,7 +56,6 @@ from sonant.errors import SonantError, UsageError, at_least
 from sonant.files import replacing, why
 from sonant.log import Line, Log, agreement
 from sonant.media.text import Tokenizer, train_tokenizer
-from sonant.methods.agreement import agree, agree_small
 from sonant.methods.avcl import avcl, avcl_small
 from sonant.methods.avts import avts, avts_small
 from sonant.methods.classify import (
@@ -123,8 +122,6 @@ RECIPES: Mapping[str, RecipeFunction] = {
     "posterior-small": posterior_consensus_small,
     "relational": relational_consensus,
     "relational-small": relational_consensus_small,
-    "agree": agree,
-    "agree-small": agree_small,
     "clap": clap,
     "clap-small": clap_small,
     "cm-acc": cm_acc,
