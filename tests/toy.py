@@ -1,15 +1,17 @@
 """Clips whose sound, pictures and words go together, made up on the fly: for tests of learning."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sonant.clips import Clips
 from sonant.media.read import Media
-from sonant.types import Clip
+from sonant.types import Batch, Clip, Modality
 
 VERBS = ("cut", "wash", "rub")
 RATE = 16000
@@ -40,6 +42,17 @@ def packed_toys(n: int, *, size: int = 512) -> Clips:
     """Toy clips that lie in a pack, each with so many bytes."""
     clips = toy_clips(n)
     return clips.with_packed({f"c{i}": ("00000.tar", size * i, size) for i in range(n)})
+
+
+def noise_batch(there: Mapping[Modality, Tensor] | None = None, n: int = 6) -> Batch:
+    """Clips of noise, as the small towers read them."""
+    random = torch.Generator().manual_seed(0)
+    inputs: dict[Modality, Tensor] = {
+        "video": torch.randint(0, 256, (n, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
+        "audio": torch.randn(n, 28, 128, generator=random),
+        "text": torch.randint(1, 9, (n, 6), generator=random),
+    }
+    return Batch(torch.arange(n), inputs, dict(there or {}))
 
 
 class Toy:

@@ -22,7 +22,7 @@ from sonant.methods.posterior import (
 from sonant.objectives import contrastive
 from sonant.train import train
 from sonant.types import Batch, Stage
-from toy import TINY, Toy, toy_clips
+from toy import TINY, Toy, noise_batch, toy_clips
 
 N = 6
 ALIGN, REFINE = Stage("align", 1), Stage("refine", 1)
@@ -34,16 +34,6 @@ def made(**arguments: object) -> Posterior:
     assert isinstance(method, Posterior)
     method.attach(toy_clips(N))
     return method
-
-
-def batch(there: dict | None = None) -> Batch:
-    random = torch.Generator().manual_seed(0)
-    inputs = {
-        "video": torch.randint(0, 256, (N, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
-        "audio": torch.randn(N, 28, 128, generator=random),
-        "text": torch.randint(1, 9, (N, 6), generator=random),
-    }
-    return Batch(torch.arange(N), inputs, there or {})
 
 
 def by_hand(method: Posterior, clips: Batch, chances: list[float]) -> float:
@@ -60,7 +50,7 @@ def by_hand(method: Posterior, clips: Batch, chances: list[float]) -> float:
 
 
 def test_refining_learns_the_targets_beside_all_contrasts() -> None:
-    method, clips = made(posterior_weight=3.0), batch()
+    method, clips = made(posterior_weight=3.0), noise_batch()
     chances = [0.9, 0.0, 1.0, UNKNOWN, 0.3, 0.5]
     method.sounding.copy_(torch.tensor(chances))
     e = method.embed(clips)
@@ -74,7 +64,7 @@ def test_refining_learns_the_targets_beside_all_contrasts() -> None:
 
 def test_clips_that_lack_something_take_part_as_far_as_they_can() -> None:
     heard = torch.tensor([1, 1, 0, 1, 1, 1]).bool()
-    method, clips = made(posterior_weight=1.0), batch({"audio": heard})
+    method, clips = made(posterior_weight=1.0), noise_batch({"audio": heard})
     seen = method.survey(clips)
     assert (seen["cosine"][:, 0] < -1).tolist() == (~heard).tolist()
     opening = method.begin(REFINE, lambda: {m: x.detach() for m, x in seen.items()})

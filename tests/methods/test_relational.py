@@ -10,7 +10,7 @@ from sonant.methods.method import Method
 from sonant.methods.relational import relational_consensus_small
 from sonant.objectives import contrastive, relational
 from sonant.types import Batch, Stage
-from toy import TINY, toy_clips
+from toy import TINY, noise_batch, toy_clips
 
 N = 6
 ALIGN, REFINE = Stage("align", 1), Stage("refine", 1)
@@ -22,18 +22,8 @@ def made(**arguments: Any) -> Method:
     return make(relational_consensus_small, tokenizer, TINY | arguments).method
 
 
-def batch(there: dict[Any, torch.Tensor] | None = None) -> Batch:
-    random = torch.Generator().manual_seed(0)
-    inputs = {
-        "video": torch.randint(0, 256, (N, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
-        "audio": torch.randn(N, 28, 128, generator=random),
-        "text": torch.randint(1, 9, (N, 6), generator=random),
-    }
-    return Batch(torch.arange(N), inputs, there or {})
-
-
 def test_refining_follows_the_narrations_instead_of_contrasting_sight() -> None:
-    method, clips = made(relational_weight=3.0), batch()
+    method, clips = made(relational_weight=3.0), noise_batch()
     e = method.embed(clips)
     assert method(clips, ALIGN).keys() == {"contrastive"}
     torch.testing.assert_close(method(clips, ALIGN)["contrastive"], contrastive(e, 0.07))
@@ -47,14 +37,14 @@ def test_refining_follows_the_narrations_instead_of_contrasting_sight() -> None:
 
 def test_the_target_is_not_moved_by_the_relational_term() -> None:
     method = made()
-    method(batch(), REFINE)["relational"].backward()
+    method(noise_batch(), REFINE)["relational"].backward()
     assert all(p.grad is None for p in method.towers["text"].parameters())
     assert any(p.grad is not None for p in method.towers["video"].parameters())
 
 
 @pytest.mark.parametrize("target", [("text", "video"), ("audio", "audio"), ("audio", "video")])
 def test_controls_follow_something_else(target: tuple[Any, Any]) -> None:
-    method, clips = made(target=target, sharpening=2.0, relational_weight=1.0), batch()
+    method, clips = made(target=target, sharpening=2.0, relational_weight=1.0), noise_batch()
     e = method.embed(clips)
     followed = 2 * e[target[0]] @ e[target[1]].T
     wanted = relational(e["audio"], e["video"], followed, 0.07)
@@ -63,12 +53,12 @@ def test_controls_follow_something_else(target: tuple[Any, Any]) -> None:
 
 def test_shuffled_narrations_are_those_of_other_clips() -> None:
     method = made(shuffled=True, relational_weight=1.0)
-    e = method.embed(batch())
+    e = method.embed(noise_batch())
     others = e["text"].roll(N // 2, 0)
     wanted = relational(e["audio"], e["video"], e["audio"] @ others.T, 0.07)
-    torch.testing.assert_close(method(batch(), REFINE)["relational"], wanted)
+    torch.testing.assert_close(method(noise_batch(), REFINE)["relational"], wanted)
     mixed = torch.tensor([3, 0, 5, 1, 4, 2])
-    clips = batch()
+    clips = noise_batch()
     dealt = Batch(mixed, {m: x[mixed] for m, x in clips.inputs.items()})
     torch.testing.assert_close(method(dealt, REFINE)["relational"], wanted)
 
@@ -76,9 +66,9 @@ def test_shuffled_narrations_are_those_of_other_clips() -> None:
 def test_clips_without_a_narration_have_no_relations() -> None:
     method = made(relational_weight=1.0)
     there = torch.tensor([1, 1, 0, 1, 1, 1]).bool()
-    e = {m: x[there] for m, x in method.embed(batch()).items()}
+    e = {m: x[there] for m, x in method.embed(noise_batch()).items()}
     wanted = relational(e["audio"], e["video"], e["audio"] @ e["text"].T, 0.07)
-    found = method(batch({"text": there}), REFINE)["relational"]
+    found = method(noise_batch({"text": there}), REFINE)["relational"]
     torch.testing.assert_close(found, wanted)
 
 

@@ -83,7 +83,7 @@ def bench_avcl(
         label: the classes to recognise.
         runs: paired runs of the rows with small towers.
         ablation_runs: of these, those that AVCL's own networks get, too.
-        videos: of a draw of the world; 100 give about 1,500 training clips, and as many to test.
+        videos: of a draw of the world; 100 give about 1,700 training clips, and as many to test.
         seed: of the first run; each other run's is one more.
         split: the clips to judge; choose on val, and look at test once.
         workers: processes that decode.
@@ -119,7 +119,7 @@ def bench_xdc(
         out: folder for the draws, the rows and the tables xdc.md, xdc.html and xdc.csv.
         runs: paired runs of the methods.
         ablation_runs: of these, those that get other numbers of clusters and other data, too.
-        videos: of a draw; 100 give about 1,500 clips of actions to learn from, and as many to test.
+        videos: of a draw; 100 give about 1,700 clips of actions to learn from, and as many to test.
         seed: of the first run; each other run's is one more.
         split: the clips to judge; choose on val, and look at test once.
         workers: processes that decode.

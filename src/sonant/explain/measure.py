@@ -155,8 +155,7 @@ def measure(
     firsts = range(0, len(rows), batch)
     for first in track(firsts, "measure", console=Console(stderr=True), disable=len(firsts) < 2):
         part = [int(row) for row in rows[first : first + batch]]
-        film = views.part(None)
-        media = [pack.read(row, frames=views.frames, film=film) for row in part]
+        media = [pack.read(row, frames=views.frames, film=views.part(None)) for row in part]
         told = [clips[row] for row in part]
         texts, ids = [clip.text for clip in told], [clip.id for clip in told]
         given = batch_of(models[MODEL], media, texts, ids, target)
