@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonant.clips import Clips
-from sonant.data import Examples, Request, Views, loader, order, requests, to_device
+from sonant.data import Cache, Examples, Request, Views, loader, order, requests, to_device
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
@@ -36,6 +36,17 @@ class Deaf(Toy):
         if row != 3:
             return media
         return Media(media.frames, media.frame_times, None, None, media.rate)
+
+
+class Some(Toy):
+    """Some of the toys, as rows 0, 1, ..."""
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+        return super().read(self.rows[row], frames=frames, film=film)
 
 
 @given(st.integers(0, 300), st.integers(0, 9), st.integers(0, 9))
@@ -167,6 +178,29 @@ def test_other_views_and_other_clips_have_another_cache(tmp_path: Path) -> None:
     for clips, v in ways:
         assert Examples(clips, Toy(), v, ALL, cache=tmp_path).kept
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_parts_of_a_table_share_a_cache(tmp_path: Path) -> None:
+    """Two at once, each of which makes what the other has not told of."""
+    whole, v = toy_clips(12), views()
+
+    def part(rows: list[int]) -> tuple[Examples, Toy]:
+        mask, media = np.isin(np.arange(12), rows), Some(rows)
+        return Examples(whole.where(mask), media, v, ALL, Cache(tmp_path, whole)), media
+
+    (first, _), (second, _) = part([0, 1, 2, 5]), part([4, 5, 7])
+    for one in (first, second):
+        one.make(Request(np.arange(len(one))))
+    for one in (first, second):
+        one.kept.save(rank=0)
+    asked = Request(np.arange(5))
+    third, media = part([1, 2, 4, 7, 9])
+    found, _ = third.batch(asked)
+    assert media.reads == 1, "clip 9 alone"
+    plain = Examples(whole, Toy(), v, ALL).batch(Request(np.array([1, 2, 4, 7, 9])))[0]
+    assert all(np.array_equal(found[m], plain[m]) for m in ALL)
+    with pytest.raises(KeyError):
+        assert Examples(whole, Toy(), v, ALL, Cache(tmp_path, first.clips)).kept
 
 
 def test_a_cache_that_cannot_be_kept_says_what_to_do(tmp_path: Path) -> None:

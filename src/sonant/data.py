@@ -321,6 +321,15 @@ def requests(
             yield Request(part, (*seeds, step) if again else seeds)
 
 
+@dataclass(frozen=True)
+class Cache:
+    """A folder of decoded clips that several tables share, such as those of a protocol's folds."""
+
+    folder: Path
+    clips: Clips
+    """All that may come there; tables with other clips cannot use it."""
+
+
 class Examples:
     """The rows of a clip table as arrays.
 
@@ -329,8 +338,8 @@ class Examples:
         media: reads them by row.
         views: what becomes of them.
         modalities: those wanted.
-        cache: folder in which decoded clips are kept for later epochs and other runs; None decodes
-            at each request.
+        cache: folder in which decoded clips are kept for later epochs and other runs on the same
+            table, or on any part of a `Cache`'s table; None decodes at each request.
         partial: take clips that lack some of the modalities too, with zeros for what they lack and
             `there` in every batch, for every wanted modality; else such a clip is an error.
     """
@@ -341,7 +350,7 @@ class Examples:
         media: Reader,
         views: Views,
         modalities: Sequence[Modality],
-        cache: Path | None = None,
+        cache: Path | Cache | None = None,
         *,
         partial: bool = False,
     ) -> None:
@@ -351,7 +360,7 @@ class Examples:
         self.ids = clips.column("id")
         self.text = views.text(list(clips.column("text")))
         self.said = views.says(self.text)
-        self.cache = cache
+        self.cache = Cache(cache, clips) if isinstance(cache, Path) else cache
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -366,7 +375,10 @@ class Examples:
             for m in self.modalities
             if m != "text" or m in self.views.locked
         }
-        return Kept(self.cache / self._key(), len(self), made)
+        kept = self.cache.clips
+        places = {id: place for place, id in enumerate(kept.column("id"))}
+        rows = np.array([places[id] for id in self.ids], np.int64)
+        return Kept(self.cache.folder / self._key(kept), len(kept), made, rows)
 
     def check_text(self) -> None:
         """Refuse clips without a text where text is wanted; if partial, only when none has one.
@@ -577,8 +589,8 @@ class Examples:
             return np.stack([views.heard(x, random) for x, random in pairs])
         return np.stack([views.moved(x, r) if r else views.middle(x) for x, r in pairs])
 
-    def _key(self) -> str:
-        v, media = self.views, self.clips.packed_digest()
+    def _key(self, kept: Clips) -> str:
+        v, media = self.views, kept.packed_digest()
         said = (FRONT_END, media, v.frames, v.kept_size, v.rate, v.seconds, v.identities)
         return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
@@ -596,10 +608,16 @@ class Kept:
     A mark a row and modality says that it is made, or that the clip was looked at and lacks the
     modality. Marks are known to all processes of one loader at once, and written to disk only after
     the rows themselves: a crash costs rows, and never leaves half of one.
+
+    Args:
+        folder: of the arrays and marks.
+        rows: of every array.
+        shapes: of a row, for each modality.
+        places: [n] the rows that are spoken of here as 0 to n - 1.
     """
 
-    def __init__(self, folder: Path, rows: int, shapes: Shapes) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rows: int, shapes: Shapes, places: Array) -> None:
+        self.folder, self._places = folder, places
         try:
             self.arrays: Arrays = {
                 m: self._open(m, dtype, (rows, *shape)) for m, (dtype, shape) in shapes.items()
@@ -618,18 +636,20 @@ class Kept:
 
     def lacks(self, row: int) -> bool:
         """Whether a row is still to be made, of any modality."""
-        return not all(made[row] for made in self._made.values())
+        return not all(made[self._places[row]] for made in self._made.values())
 
     def put(self, row: int, arrays: Arrays) -> None:
         """Fill a row; a modality that `arrays` lacks, the clip lacks."""
+        place = self._places[row]
         for modality, array in self.arrays.items():
             if modality in arrays:
-                array[row] = arrays[modality]
-            self._made[modality][row] = MADE if modality in arrays else ABSENT
+                array[place] = arrays[modality]
+            self._made[modality][place] = MADE if modality in arrays else ABSENT
 
     def get(self, row: int) -> Arrays:
         """What was put in a row."""
-        return {m: x[row] for m, x in self.arrays.items() if self._made[m][row] == MADE}
+        place = self._places[row]
+        return {m: x[place] for m, x in self.arrays.items() if self._made[m][place] == MADE}
 
     def save(self, rank: int) -> None:
         """Write to disk what there is, then that it is there; nothing if that is known."""
@@ -639,8 +659,9 @@ class Kept:
         for modality, rows in made.items():
             cast("np.memmap[Any, Any]", self.arrays[modality]).flush()
             path = self.folder / f"{modality}.{rank}.npy"
+            there = np.maximum(rows, _marked(path, len(rows)))  # others fill the same arrays
             with replacing(path) as partial, partial.open("wb") as file:
-                np.save(file, rows)
+                np.save(file, there)
         self._saved = _known(made)
 
     def _count(self) -> int:
@@ -682,10 +703,10 @@ def _whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
 
 
 def _marked(path: Path, rows: int) -> Array:
-    """Which rows are made; none, if the file is damaged."""
+    """Which rows are made; none, if there is no such file or it is damaged."""
     try:
         made: Array = np.load(path)
-    except (ValueError, EOFError):
+    except (FileNotFoundError, ValueError, EOFError):
         return np.zeros(rows, np.uint8)
     return made if made.shape == (rows,) and made.dtype == np.uint8 else np.zeros(rows, np.uint8)
 

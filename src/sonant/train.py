@@ -50,7 +50,7 @@ from sonant.checkpoint import (
     weights_path,
 )
 from sonant.clips import Clips
-from sonant.data import Array, Examples, Reader, Request, loader, requests, to_device
+from sonant.data import Array, Cache, Examples, Reader, Request, loader, requests, to_device
 from sonant.distributed import barrier, device, largest, rank, ranks, together
 from sonant.errors import SonantError, UsageError, at_least
 from sonant.files import replacing, why
@@ -189,7 +189,7 @@ def train(
     like: Path | None = None,
     validation: Validation | None = None,
     workers: int = 2,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
     save_every: int = 100,
 ) -> None:
     """Train a method, or go on where an earlier call was interrupted.
@@ -209,7 +209,7 @@ def train(
         validation: clips that choose, after each epoch, whether it is the best so far; a stage then
             ends with the weights of its best epoch. None ends with those of the last.
         workers: processes a rank that decode ahead; 0 decodes in between.
-        cache: folder for decoded clips, for later epochs and other runs; None decodes each time.
+        cache: for decoded clips, for later epochs and other runs; None decodes each time.
         save_every: steps between checkpoints.
 
     Raises:
@@ -278,7 +278,7 @@ def _with_classes(
     return {**arguments, "classes": classes(clips, given["label"])}
 
 
-def _examples(made: Recipe, clips: Clips, media: Reader, cache: Path | None) -> Examples:
+def _examples(made: Recipe, clips: Clips, media: Reader, cache: Path | Cache | None) -> Examples:
     """The training clips as the method takes them; it has taken note of them."""
     method = made.method
     method.attach(clips)
@@ -288,7 +288,11 @@ def _examples(made: Recipe, clips: Clips, media: Reader, cache: Path | None) -> 
 
 
 def _chooser(
-    made: Recipe, validation: Validation | None, clips: Clips, cache: Path | None, workers: int
+    made: Recipe,
+    validation: Validation | None,
+    clips: Clips,
+    cache: Path | Cache | None,
+    workers: int,
 ) -> Chooser | None:
     """What chooses the best epoch, if anything does."""
     if validation is None:

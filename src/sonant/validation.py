@@ -108,6 +108,8 @@ class Chooser:
             for batch in loader(self.examples, asked, workers=self.workers):
                 scores = self.method.scores(to_device(batch, device()))
                 parts.append(torch.stack([x.double() for x in scores.values()], 1))
+        if self.examples.kept is not None:
+            self.examples.kept.save(rank())
         rows = gather(torch.from_numpy(mine).to(device())).cpu().numpy()
         seen = gather(torch.cat(parts)).cpu().numpy()
         found = np.empty((n, seen.shape[1]))

@@ -84,6 +84,23 @@ def test_the_epoch_is_chosen_by_sources_held_out(packed: Path, tmp_path: Path) -
     assert "validation" in json.loads(log[-1])
 
 
+@pytest.mark.slow
+def test_folds_share_what_is_decoded(packed: Path, tmp_path: Path) -> None:
+    """Everything that any fold learns from, once, and it changes nothing."""
+    dealing = Dealing(("fold",), "held-out", 0.3, "source")
+    plain = go(tmp_path / "plain", packed, dealing=dealing)
+    assert not (packed / "cache").exists()
+    kept = go(tmp_path / "kept", packed, dealing=dealing, cache=True)
+    assert kept[0].lines == plain[0].lines
+    (folder,) = (packed / "cache").iterdir()
+    assert np.load(folder / "audio.0.npy").tolist() == [1] * 24
+    for fold in ("fold-1", "fold-2"):
+        weights = [
+            tmp_path / way / "scratch" / fold / "classify.safetensors" for way in ("plain", "kept")
+        ]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_impossible_protocols_are_refused(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fold 1: no labelled clip is val"):
         go(tmp_path, packed, dealing=Dealing(("fold",), "val"))

@@ -17,7 +17,7 @@ from sonant.bench.runs import RESAMPLES, Result
 from sonant.bench.tables import Column, Table, differences, table, write
 from sonant.checkpoint import RecipeFunction, defaults
 from sonant.clips import Clips
-from sonant.data import Array
+from sonant.data import Array, Cache
 from sonant.embed import embed
 from sonant.errors import UsageError
 from sonant.files import replacing
@@ -136,10 +136,10 @@ def transfer(
     about = _about(clips, dealt, dealing, given)
     rows = _rows(out, about)
     _check_folders(name, [*rows], [fold.name for fold in dealt])
+    kept = _cache(pack, clips, dealt) if cache else None
     reached, notes = [], list[str]()
     for fold in dealt:
         run = out / _folder(name) / _folder(fold.name)
-        kept = pack / "cache" if cache else None
         _train(recipe, arguments, clips, pack, fold, run, initial, workers, kept)
         judged = clips.where(fold.test)
         features = embed(
@@ -165,6 +165,12 @@ def reached_by(out: Path, name: str) -> list[Result]:
     return list(json.loads(path.read_text(encoding="utf-8"))["reached"])
 
 
+def _cache(pack: Path, clips: Clips, dealt: Sequence[Fold]) -> Cache:
+    """One cache for all folds: what one learns from, the next does not decode again."""
+    learned = np.logical_or.reduce([fold.train | fold.val for fold in dealt])
+    return Cache(pack / "cache", clips.where(learned))
+
+
 def _train(
     recipe: RecipeFunction,
     arguments: Mapping[str, Any],
@@ -174,7 +180,7 @@ def _train(
     run: Path,
     initial: Path | None,
     workers: int,
-    cache: Path | None,
+    cache: Cache | None,
 ) -> None:
     learned = clips.where(fold.train)
     validation = None
