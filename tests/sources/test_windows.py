@@ -194,6 +194,7 @@ def test_splits_of_the_labels_count(tmp_path: Path) -> None:
         ("file,class\na.wav,dog\n", "has the columns file, class; wanted are video and labels"),
         ("video,class\n", "has no rows"),
         ("video,class,\na.wav,dog,\n", r"column 3 of 3 has no name"),
+        ("video, class\na.wav,dog\n", r"column ' class' has blanks around its name: write 'class'"),
         ("video,class,label.class\na.wav,dog,cat\n", "has the label 'class' more than once"),
         ("video,start,class\na.wav,0,dog\n", "the column 'start', which would be of a clip"),
         ("video,class,id\na.wav,dog,7\n", "the column 'id', which would be of a clip.*otherwise"),

@@ -189,7 +189,7 @@ def test_wrong_requests_are_refused(
     same = Features.of(model.ids.tolist(), {"video": np.ones((len(model), 4))})
     with pytest.raises(UsageError, match="makes 1 clusters of these 120 clips, not 6: no more of"):
         group(table, same, grouping="kmeans")
-    with pytest.raises(UsageError, match="120 clips cannot make 121 clusters"):
+    with pytest.raises(UsageError, match="121 clusters need as many clips or more; 120 have"):
         group(table, model, number=121)
     with pytest.raises(UsageError, match="sample must be at least 1, not -3"):
         group(table, model, sample=-3)

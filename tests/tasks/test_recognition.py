@@ -78,6 +78,7 @@ def test_what_is_missing_is_said() -> None:
     assert found.rows[0].classes == 2
     assert found.notes == [
         "m: 1 of 6 recordings have no score: left out.",
+        "m: 1 clips have no score; their recordings are judged by the others.",
         "m: has no score of bell; 2 recordings count as wrong.",
     ]
     assert found.rows[0].accuracies["bell"] == 0

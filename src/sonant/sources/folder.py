@@ -305,6 +305,11 @@ def _check_names(names: Sequence[str], path: Path) -> None:
     """Refuse columns that would get lost."""
     if "" in names:
         raise TableError(f"{path}: column {names.index('') + 1} of {len(names)} has no name")
+    if blank := [name for name in names if name != name.strip()]:
+        right = blank[0].strip()
+        raise TableError(
+            f"{path}: the column {blank[0]!r} has blanks around its name: write {right!r}"
+        )
     labels = [name.removeprefix(LABEL) for name in names if name not in OWN_COLUMNS]
     for what, of in (("column", names), ("label", labels)):
         if repeated := [name for name, count in Counter(of).items() if count > 1]:
@@ -319,7 +324,8 @@ def _parsed(path: Path, texts: Iterable[str]) -> pa.Table:
         strings_can_be_null=True,
     )
     try:
-        return pyarrow.csv.read_csv(path, convert_options=options)
+        rows = pyarrow.csv.ReadOptions(use_threads=False)  # with threads, errors name no row
+        return pyarrow.csv.read_csv(path, read_options=rows, convert_options=options)
     except FileNotFoundError as error:
         raise TableError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError) as error:

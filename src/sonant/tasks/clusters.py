@@ -270,7 +270,9 @@ def _kept(x: Array, sample: int | None, number: int, seed: int, *, most: int) ->
     if sample is not None and sample < len(rows):
         rows = np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
     if len(rows) < number:
-        raise UsageError(f"{len(rows)} clips cannot make {number} clusters")
+        raise UsageError(
+            f"{number} clusters need as many clips or more; {len(rows)} have an embedding"
+        )
     if len(rows) > most:
         raise UsageError(
             f"the distances of {len(rows)} clips fill {8 * len(rows) ** 2 / 1e9:.0f} GB; ask for a "

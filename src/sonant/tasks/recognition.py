@@ -251,6 +251,10 @@ def _scored(
     found[np.searchsorted(judged.names, names)] = means
     if without := int(np.isnan(found).any(1).sum()):
         notes.append(f"{name}: {without} of {len(judged)} recordings have no score: left out.")
+    if lacking := int((~has & np.isin(judged.of, names)).sum()):
+        notes.append(
+            f"{name}: {lacking} clips have no score; their recordings are judged by the others."
+        )
     if unknown := sorted(set(judged.truth) - set(classes)):
         count = int(np.isin(judged.truth, unknown).sum())
         notes.append(
