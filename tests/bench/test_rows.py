@@ -31,7 +31,7 @@ def chain(row: Row) -> Iterator[Row]:
         yield from chain(row.after)
 
 
-@pytest.mark.parametrize("rows", [AVCL, [*XDC, xdc.UNTRAINED]])
+@pytest.mark.parametrize("rows", [AVCL, [*XDC, xdc.UNTRAINED], [*xdc.TUNINGS.values()]])
 def test_rows_are_what_their_recipes_take_and_have_folders_of_their_own(rows: list[Row]) -> None:
     there = {row.name: row for first in rows for row in chain(first)}
     assert len({row.folder for row in there.values()}) == len(there)
