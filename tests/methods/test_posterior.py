@@ -89,14 +89,38 @@ def test_the_mixture_finds_two_kinds(seed: int, share: float) -> None:
     assert np.abs(chances - 1 / (1 + np.exp(-odds))).mean() < 0.01
 
 
-def test_cosines_that_are_all_alike_are_no_two_kinds() -> None:
-    with pytest.raises(SonantError, match="1 different cosines"):
-        posterior(np.full(9, 0.5))
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000), st.sampled_from([(0.3, 0.08), (0.08, 0.3)]))
+def test_chances_never_fall_where_cosines_rise(seed: int, deviations: tuple[float, float]) -> None:
+    """Of two normal distributions the wider one is the likelier on both sides, far out."""
+    random = np.random.default_rng(seed)
+    drawn = [random.normal(m, s, 1000) for m, s in zip((0.1, 0.5), deviations, strict=True)]
+    cosines = np.sort(np.concatenate([*drawn, [-1.0, 1.0]]).clip(-1, 1))
+    chances, (low, high) = posterior(cosines)
+    assert (np.diff(chances) >= -1e-12).all()
+    assert chances[0] < 0.5 < chances[-1]
+    assert len(np.unique(chances[cosines >= high])) == 1
+    assert len(np.unique(chances[cosines <= low])) == 1
+
+
+@pytest.mark.parametrize(
+    ("cosines", "said"),
+    [
+        ([], "there is none"),
+        ([0.1, np.nan, 0.5], "there is one that is not finite"),
+        ([0.5] * 9, "of 9 clips, 1 of them different, are not of two kinds"),
+        ([0.1, 0.5, 0.2], "of 3 clips, 3 of them different, are not of two kinds"),
+        ([*[0.5] * 99, 0.50001], "of 100 clips, 2 of them different, are not of two kinds"),
+    ],
+)
+def test_cosines_that_are_no_two_kinds_are_refused(cosines: list[float], said: str) -> None:
+    with pytest.raises(SonantError, match=said):
+        posterior(np.array(cosines))
 
 
 @pytest.mark.slow
 def test_a_run_keeps_its_targets_to_itself(tmp_path: Path) -> None:
-    arguments = TINY | {"align_epochs": 1, "refine_epochs": 1}
+    arguments = TINY | {"align_epochs": 4, "refine_epochs": 1}
     train(posterior_consensus_small, arguments, toy_clips(16), tmp_path, media=Toy(), workers=0)
     state = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
     assert ((state["sounding"] >= 0) & (state["sounding"] <= 1)).all()

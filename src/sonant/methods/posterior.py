@@ -83,13 +83,13 @@ class Posterior(Pairs):
         """Fit the mixture, where refining begins.
 
         Raises:
-            SonantError: the cosines do not differ.
+            SonantError: no clip has sound and narration, or their cosines are of one kind.
         """
         if stage.name != "refine" or not stage.epochs:
             return None
         own = to_tensor(features()["cosine"][:])[:, 0]
         cosines = dealt(own, len(self.sounding)).cpu().double().numpy()
-        known = cosines > UNKNOWN
+        known = cosines != UNKNOWN
         chances, means = posterior(cosines[known])
         self.sounding[torch.from_numpy(known)] = torch.from_numpy(chances).to(self.sounding)
         said = f"cosines of sound with narration around {means[0]:.3f} and {means[1]:.3f}"
@@ -116,23 +116,31 @@ class Posterior(Pairs):
 def posterior(cosines: Float64[Array, "clips"]) -> tuple[Float64[Array, "clips"], list[float]]:
     """Each clip's chance to be of the upper of two normal distributions, and their means.
 
-    Expectation maximisation begins at the quartiles, so that equal cosines give equal chances.
+    Expectation maximisation begins at the quartiles, so that equal cosines give equal chances. Far
+    out the wider of the two would be the likelier on either side; so a cosine beyond a mean has
+    the chance that is had at that mean, and chances never fall where cosines rise.
 
     Raises:
-        SonantError: fewer than two cosines differ.
+        SonantError: there are none, one is not finite, fewer than two differ, or all are likelier
+            of the same distribution.
     """
     from sklearn.mixture import GaussianMixture
 
-    if len(np.unique(cosines)) < 2:
-        raise SonantError(
-            f"{len(cosines)} clips with sound and narration have {len(np.unique(cosines))} "
-            "different cosines, which are no two kinds: align for longer"
-        )
-    begun = np.quantile(cosines, [0.25, 0.75])[:, None]
-    mixture = GaussianMixture(2, means_init=begun, random_state=0).fit(cosines[:, None])
-    upper = int(mixture.means_.argmax())
-    chances = mixture.predict_proba(cosines[:, None])[:, upper]
-    return chances, sorted(mixture.means_[:, 0].tolist())
+    if not len(cosines) or not np.isfinite(cosines).all():
+        what = "one that is not finite" if len(cosines) else "none"
+        raise SonantError(f"of the cosines of sound with narration there is {what}")
+    if (kinds := len(np.unique(cosines))) > 1:
+        begun = np.quantile(cosines, [0.25, 0.75])[:, None]
+        mixture = GaussianMixture(2, means_init=begun, random_state=0).fit(cosines[:, None])
+        low, high = sorted(mixture.means_[:, 0].tolist())
+        within = cosines.clip(low, high)[:, None]
+        chances = mixture.predict_proba(within)[:, int(mixture.means_.argmax())]
+        if chances.min() < 0.5 < chances.max():
+            return chances, [low, high]
+    raise SonantError(
+        f"the cosines of sound with narration of {len(cosines)} clips, {kinds} of them different, "
+        "are not of two kinds: align for longer"
+    )
 
 
 def posterior_consensus(
