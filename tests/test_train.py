@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -457,6 +458,24 @@ def test_refining_an_alignment_is_training_the_whole(trained: Path, tmp_path: Pa
     assert weights(tmp_path / "refine") == weights(trained)
     with pytest.raises(UsageError, match="initial: other weights to begin with"):
         run(tmp_path / "refine", align_epochs=0, initial=trained / "refine.safetensors")
+
+
+def test_a_text_tower_keeps_its_words(trained: Path, tmp_path: Path) -> None:
+    """Other narrations have as many pieces, perhaps, but other ones."""
+    first = trained / "align.safetensors"
+    clips = toy_clips(24)
+    told = [text.translate(str.maketrans("cwrp", "pcwr")) for text in clips.column("text")]
+    place = clips.table.column_names.index("text")
+    other = Clips(clips.table.set_column(place, "text", pa.array(told)), clips.root)
+    nothing = TINY | {"align_epochs": 0, "refine_epochs": 0}
+    train(mc3_small, nothing, other, tmp_path / "run", media=Toy(), initial=first, workers=0)
+    words = [(folder / "tokenizer.json").read_bytes() for folder in (trained, tmp_path / "run")]
+    assert words[0] == words[1]
+    alone = tmp_path / "alone" / "align.safetensors"
+    alone.parent.mkdir()
+    alone.write_bytes(first.read_bytes())
+    with pytest.raises(UsageError, match=r"holds a text tower, and no tokenizer\.json lies beside"):
+        run(tmp_path / "other", initial=alone)
 
 
 def test_doing_again_begins_with_the_same_weights(trained: Path, tmp_path: Path) -> None:

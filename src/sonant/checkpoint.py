@@ -156,6 +156,24 @@ def load_towers(method: Method, path: Path) -> str:
     return f"towers of {', '.join(found)} from {path}{left}"
 
 
+def words_of(path: Path) -> Tokenizer | None:
+    """The tokenizer that a text tower among the weights of a run reads; None without such a tower.
+
+    Raises:
+        UsageError: the file is missing, or its run's tokenizer.json does not lie beside it.
+        SonantError: the file is damaged.
+    """
+    if not any(_of_tower("text", name) for name in _weights(path)):
+        return None
+    beside = path.with_name("tokenizer.json")
+    if not beside.is_file():
+        raise UsageError(
+            f"{path}: holds a text tower, and no tokenizer.json lies beside it, which says what "
+            "the tower's words are; give the weights in the folder of their run"
+        )
+    return Tokenizer.read(beside)
+
+
 def _of_tower(modality: Modality, name: str) -> bool:
     return name.startswith(f"towers.{modality}.")
 

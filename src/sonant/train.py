@@ -14,6 +14,7 @@ import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from sonant.checkpoint import (
     save_weights,
     start_digest,
     weights_path,
+    words_of,
 )
 from sonant.clips import Clips
 from sonant.data import Array, Cache, Examples, Reader, Request, loader, requests, to_device
@@ -169,7 +171,8 @@ RECIPES: Mapping[str, RecipeFunction] = {
 """What `sonant train` offers; any other function of the kind can be trained from Python."""
 
 AGREEMENT_EVERY = 20
-"""Steps between looks at how the embeddings lie, which cost a forward pass."""
+"""Steps between looks at how the embeddings lie, which cost a forward pass; every epoch ends with
+one too."""
 
 
 class Stopped(SonantError):  # noqa: N818
@@ -228,7 +231,8 @@ def train(
         there, going = _read_record(run)
         tokenizer = Tokenizer.read(run / "tokenizer.json") if there else None
         arguments = _with_classes(recipe, arguments, clips)
-        made = make(recipe, tokenizer or _tokenizer(clips, recipe, arguments), arguments)
+        tokenizer = tokenizer or _tokenizer(clips, recipe, arguments, initial)
+        made = make(recipe, tokenizer, arguments)
         record = _record(recipe, arguments, made, clips, initial, validation, there)
         if there:
             _compare(there, record, run)
@@ -260,12 +264,23 @@ def _read_record(run: Path) -> tuple[dict[str, Any], bool]:
     return (read_record(run) if begun else {}), going
 
 
-def _tokenizer(clips: Clips, recipe: RecipeFunction, arguments: Mapping[str, Any]) -> Tokenizer:
-    """A new run's: the published one that the argument `vocabulary` names, or of the narrations."""
+def _tokenizer(
+    clips: Clips, recipe: RecipeFunction, arguments: Mapping[str, Any], initial: Path | None
+) -> Tokenizer:
+    """A new run's: the published one that the argument `vocabulary` names, or else that of the
+    text tower which the run begins with, or of the narrations.
+    """
+    known = words_of(initial) if initial else None
     published = (defaults(recipe) | dict(arguments)).get("vocabulary")
-    if published:
-        return Tokenizer.published(published)
-    return train_tokenizer(list(clips.column("text")))
+    if not published:
+        return known or train_tokenizer(list(clips.column("text")))
+    tokenizer = Tokenizer.published(published)
+    if known and not known.alike(tokenizer):
+        raise UsageError(
+            f"{initial}: its text tower was trained with other words than those of {published}; "
+            "name the vocabulary of its run"
+        )
+    return tokenizer
 
 
 def _with_classes(
@@ -621,7 +636,8 @@ class _Run:
         return torch.cat(found).cpu().numpy()
 
     def _look(self, batch: Batch, step: int) -> Line:
-        if rank() or step % AGREEMENT_EVERY:
+        ends = step % (len(self.examples) // self.made.batch) == 0
+        if rank() or not (ends or step % AGREEMENT_EVERY == 0):
             return {}
         seen = batch.part(slice(self.made.chunk or None))
         with torch.no_grad(), _evaluating(self.method):
@@ -721,7 +737,9 @@ def _movable(made: Recipe, stage: Stage) -> tuple[nn.Module, torch.optim.Optimiz
     )
     if ranks() == 1 or made.chunk:
         return method, optimizer
-    return DistributedDataParallel(method, broadcast_buffers=False), optimizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its successor is not in all torch we take
+        return DistributedDataParallel(method, broadcast_buffers=False), optimizer
 
 
 def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -75,6 +75,10 @@ class Tokenizer:
         """The words of ids, without padding."""
         return str(self._pieces.decode([int(id) for id in ids if id]))
 
+    def alike(self, other: Tokenizer) -> bool:
+        """Whether the same pieces have the same ids."""
+        return bool(self._pieces.get_vocab() == other._pieces.get_vocab())
+
     def json(self) -> str:
         """All of it, as the tokenizers library has it."""
         return str(self._pieces.to_str(pretty=True))
