@@ -72,3 +72,12 @@ def trivial(table: Clips) -> Features:
     levels = np.random.default_rng(3).normal(size=(2, len(table)))
     names = ("loudness mean", "motion energy")
     return Features.of(table.column("id").tolist(), scores=dict(zip(names, levels, strict=True)))
+
+
+@pytest.fixture(scope="session")
+def collapsed(table: Clips) -> Features:
+    """A model to which all sounds are one, all pictures another, all narrations a third."""
+    random = np.random.default_rng(5)
+    points = {m: random.standard_normal(37).astype(np.float32) for m in ("audio", "video", "text")}
+    rows = {m: np.tile(x / np.linalg.norm(x), (len(table), 1)) for m, x in points.items()}
+    return Features.of(list(table.column("id")), rows)  # type: ignore[arg-type]

@@ -235,3 +235,13 @@ def test_labels_that_are_not_known_are_no_group(table: Clips, model: Features) -
     values = label(relabelled(table, "verb", numbers), "verb")
     assert set(values) == {"", "3.0", "4.0"}
     assert set(label(table, "no such label")) == {""}
+
+
+def test_a_collapsed_model_is_at_chance_by_every_score(table: Clips, collapsed: Features) -> None:
+    """Whatever is taken off equal cosines, the rounding of sums must not rank them."""
+    report = judge(table, collapsed)
+    sounds = table.where(split="test").column("sounding").astype(bool)
+    for row in (row for row in report.rows if row.kind == "model"):
+        assert row.areas["roc_auc"].value == 0.5, row.score
+        for name in ("average_precision", "pr_auc"):
+            assert row.areas[name].value == pytest.approx(sounds.mean()), row.score

@@ -192,3 +192,19 @@ def test_labels_that_no_clip_has_are_as_none(table: Clips, model: Features) -> N
     ]
     with pytest.raises(UsageError, match="seed must be at least 0, not -1"):
         judge(table, model, seed=-1)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_collapsed_model_retrieves_by_chance(
+    table: Clips, collapsed: Features, centred: bool
+) -> None:
+    report = judge(table, collapsed, centred=centred)
+    test = table.where(split="test")
+    groups = np.where(test.column("sounding").astype(bool), test.column("text"), "")
+    queries, gallery = halves(groups, seed=0)
+    relevant = groups[queries][:, None] == groups[gallery]
+    want = ranking.retrieval(np.zeros(relevant.shape), relevant, (1, 5, 10))
+    rows = [row for row in report.rows if row.name == "MC3"]
+    assert len(rows) == 4
+    for row in rows:
+        assert {name: x.value for name, x in row.values.items()} == pytest.approx(want)

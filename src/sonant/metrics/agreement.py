@@ -3,26 +3,32 @@
 InfoNCE does not see a constant added to a row of similarities, so raw cosines carry offsets: some
 sounds are near to everything. Both corrections measure a clip's row and column against a bank of
 other clips, usually those of the training split.
+
+Sums are float64 and scores are rounded to `DECIMALS`. Equal embeddings so have equal scores, and
+what tells nothing apart is at chance, not sorted by the rounding of its sums.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from scipy.special import logsumexp
 
 from sonant.errors import UsageError
 
+DECIMALS = 9
+"""Of scores; embeddings, which are float32, have seven."""
 CHUNK = 1024
 """Clips compared with the bank at once."""
 
 
-def unit(x: Float[np.ndarray, "clips width"]) -> Float[np.ndarray, "clips width"]:
+def unit(x: Float[np.ndarray, "clips width"]) -> Float64[np.ndarray, "clips width"]:
     """Rows scaled to length 1; rows of NaN (missing) stay so.
 
     Raises:
         UsageError: a row is all zeros and so has no direction.
     """
+    x = x.astype(np.float64)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if (length == 0).any():
         raise UsageError(
@@ -36,7 +42,7 @@ def cosine(
     x: Float[np.ndarray, "clips width"], y: Float[np.ndarray, "clips width"]
 ) -> Float[np.ndarray, " clips"]:
     """Cosine of each clip's two embeddings (unit rows), from -1 to 1: MC3's score."""
-    return np.asarray(np.einsum("cw,cw->c", x, y))
+    return tied(np.einsum("cw,cw->c", x, y))
 
 
 def centred(
@@ -49,7 +55,7 @@ def centred(
 
     s(x_i, y_i) - mean_b s(x_i, bank_y_b) - mean_b s(bank_x_b, y_i), all rows of unit length.
     """
-    return np.asarray(cosine(x, y) - x @ bank_y.mean(0) - y @ bank_x.mean(0))
+    return tied(cosine(x, y) - x @ bank_y.mean(0) - y @ bank_x.mean(0))
 
 
 def pmi(
@@ -70,7 +76,12 @@ def pmi(
     if not temperature > 0:
         raise UsageError(f"a temperature is positive, not {temperature}")
     ways = _log_mean(x, bank_y, temperature) + _log_mean(y, bank_x, temperature)
-    return np.asarray(cosine(x, y) / temperature - ways)
+    return tied(cosine(x, y) / temperature - ways)
+
+
+def tied(scores: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Scores without the last decimals, in which equal ones may differ."""
+    return np.asarray(np.round(scores, DECIMALS))
 
 
 def _log_mean(

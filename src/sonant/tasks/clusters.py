@@ -255,7 +255,7 @@ def _row(name: str, features: Features, judged: Clips, ask: _Ask, notes: list[st
     x = features.of_clips(judged.column("id")).matrix(ask.modality)
     most = len(x) if ask.grouping == "kmeans" else MOST
     kept = _kept(x, ask.sample, ask.number, ask.seed, most=most)
-    here, e = judged.where(_mask(kept, len(judged))), unit(x[kept].astype(np.float64))
+    here, e = judged.where(_mask(kept, len(judged))), unit(x[kept])
     found = _grouped(e, ask.number, ask.grouping, ask.metric, ask.seed)
     measures, purest = _compared(found, here, ask.labels, ask.permutations, ask.seed)
     notes += [f"{name}: {note}" for note in _left_out(x, kept, ask.modality)]

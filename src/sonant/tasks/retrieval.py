@@ -18,7 +18,7 @@ from sonant.clips import Clips
 from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.metrics import bootstrap
-from sonant.metrics.agreement import unit
+from sonant.metrics.agreement import tied, unit
 from sonant.metrics.bootstrap import Interval, Values, Weights
 from sonant.metrics.ranking import chance, median_rank, retrieval_by_query
 from sonant.tasks.agreement import bank, label, sounding
@@ -245,7 +245,7 @@ def _similarity(
     if reference is not None:
         bank_x, bank_y = (np.nanmean(unit(reference.matrix(m)), axis=0) for m in pair)
         similarity = similarity - (x @ bank_y)[:, None] - (y @ bank_x)[None, :]
-    return np.asarray(similarity)
+    return tied(similarity)
 
 
 def _reference(
