@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonant.errors import UsageError
+from sonant.methods.posterior import UNKNOWN, Posterior
 from sonant.objectives import (
+    agreement_cross_entropy,
     consensus,
     contrastive,
     cross_correlation,
@@ -19,6 +21,7 @@ from sonant.objectives import (
     relational,
     self_contrast,
 )
+from sonant.types import Batch, Stage
 
 A = torch.tensor([[1, 2, -1], [0.5, -1, 2], [3, 0, 1], [-1, -2, 0.5]]).double()
 B = torch.tensor([[1.1, 1.9, -0.8], [0.4, -1.2, 2.2], [2.5, 0.3, 1.4], [-0.7, -2.2, 0.1]]).double()
@@ -397,3 +400,140 @@ def test_relations_are_followed_not_moved() -> None:
     assert e["video"].grad is not None
     own = units(5, 3)
     assert float(relational(own, own, own @ own.T, 0.1)) == pytest.approx(0, abs=1e-9)
+
+
+NEARER = 1 - 1e-6
+chance = st.floats(0, 1)
+
+
+def turned(cosine: float) -> tuple[Tensor, Tensor]:
+    """Two unit rows of that cosine."""
+    y = torch.tensor([[cosine, math.sqrt(1 - cosine**2)]]).double()
+    return torch.tensor([[1.0, 0.0]]).double(), y
+
+
+def unlike(chance: float, agrees: float) -> float:
+    """Cross entropy of two chances, 0 log 0 being 0."""
+    both = ((chance, agrees), (1 - chance, 1 - agrees))
+    return -sum(p * math.log(q) for p, q in both if p)
+
+
+@quick
+@given(st.integers(1, 7), seeds)
+def test_agreement_cross_entropy_is_the_formula(n: int, seed: int) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    chances = torch.rand(n, generator=torch.Generator().manual_seed(seed)).double()
+    wanted = 0.0
+    for i in range(n):
+        agrees = (1 + NEARER * float(x[i] @ y[i])) / 2
+        wanted += unlike(float(chances[i]), agrees) / n
+    found = agreement_cross_entropy(x, y, chances)
+    assert float(found) == pytest.approx(wanted, rel=1e-9)
+    torch.testing.assert_close(agreement_cross_entropy(y, x, chances), found)
+    plain = F.binary_cross_entropy((1 + (x * y).sum(1)) / 2, chances)
+    assert float(found) == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_agreement_cross_entropy_gradient_is_its_slope() -> None:
+    rows = [units(4, seed).requires_grad_() for seed in (5, 6)]
+    chances = torch.tensor([0.0, 0.2, 0.7, 1.0]).double()
+    assert torch.autograd.gradcheck(lambda x, y: agreement_cross_entropy(x, y, chances), rows)
+
+
+@quick
+@given(chance, st.floats(-1, 1))
+def test_agreement_is_learned_up_to_the_chance(p: float, cosine: float) -> None:
+    """The least loss is the chance's own entropy, at (1 + cosine) / 2 = p.
+
+    Elsewhere it is more by the square of the distance, twice or more (Pinsker's inequality).
+    """
+    chances, entropy = torch.tensor([p]).double(), unlike(p, p)
+    least = float(agreement_cross_entropy(*turned(2 * p - 1), chances))
+    assert least == pytest.approx(entropy, abs=2e-6)
+    x, y = turned(cosine)
+    x.requires_grad_()
+    loss = agreement_cross_entropy(x, y, chances)
+    distance = (1 + cosine) / 2 - p
+    assert float(loss.detach()) >= entropy + 2 * distance**2 - 2e-6
+    if abs(distance) > 1e-6:
+        loss.backward()
+        assert math.copysign(1, float(x.grad[0, 0] * cosine + x.grad[0, 1] * y[0, 1])) == (
+            math.copysign(1, distance)
+        )
+
+
+@quick
+@given(sizes, seeds)
+def test_agreement_cross_entropy_is_bounded(n: int, seed: int) -> None:
+    x, y = units(n, seed), units(n, seed + 1)
+    random = torch.Generator().manual_seed(seed)
+    chances = torch.randint(0, 2, (n,), generator=random).double()
+    worst = -math.log(5e-7)
+    assert 0 < float(agreement_cross_entropy(x, y, chances)) < worst
+    signs = 2 * chances[:, None] - 1
+    assert 0 < float(agreement_cross_entropy(x, signs * x, chances)) < 1e-6
+    assert float(agreement_cross_entropy(x, -signs * x, chances)) == pytest.approx(worst)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@quick
+@given(st.integers(1, 600), seeds, st.sampled_from([-1.0, 1.0]))
+def test_rows_as_wrong_as_can_be_have_a_finite_loss_that_moves_them(
+    dtype: torch.dtype, width: int, seed: int, cosine: float
+) -> None:
+    """Opposite ones that should agree are drawn together, equal ones that should not apart."""
+    x = units(3, seed, width).to(dtype)
+    y, chances = cosine * x, torch.full((3,), (1 - cosine) / 2)
+    x, y = F.normalize(x, dim=1).requires_grad_(), F.normalize(y, dim=1).requires_grad_()
+    loss = agreement_cross_entropy(x, y, chances)
+    loss.backward()
+    assert 12 < float(loss.detach()) < 17
+    for row, other in ((x, y), (y, x)):
+        assert row.grad.isfinite().all()
+        along = (row.grad * other.detach()).sum(1)
+        assert (along < -1e3).all() if cosine < 0 else (along > 1e3).all()
+
+
+def test_clips_without_a_chance_are_left_out_of_the_agreement() -> None:
+    """Whatever is in their rows, the term does not change, and does not move them."""
+    towers = {m: nn.Identity() for m in ("audio", "video", "text")}
+    method = Posterior(towers, (Stage("refine", 1),), temperature=0.1, weight=1.0)
+    chances = torch.tensor([0.9, UNKNOWN, 0.0, 1.0, UNKNOWN]).double()
+    method.register_buffer("sounding", chances)
+    known = [0, 2, 3]
+    for other in (three(5, 1), three(5, 2)):
+        e = three(5, 0)
+        for modality, x in e.items():
+            x[[1, 4]] = other[modality][[1, 4]]
+            x.requires_grad_()
+        term = method(Batch(torch.arange(5), e), method.stages[0])["posterior"]
+        wanted = sum(
+            agreement_cross_entropy(e["audio"][known], e[m][known], chances[known])
+            for m in ("video", "text")
+        )
+        torch.testing.assert_close(term, wanted)
+        term.backward()
+        assert all(x.grad[known].any(1).all() for x in e.values())
+        assert not any(x.grad[[1, 4]].any() for x in e.values())
+
+
+def test_agreement_of_no_clips_is_no_loss_with_a_gradient() -> None:
+    x, y = (torch.zeros(0, 5, requires_grad=True) for _ in range(2))
+    loss = agreement_cross_entropy(x, y, torch.zeros(0))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert x.grad.shape == y.grad.shape == (0, 5)
+
+
+@given(st.integers(0, 99), st.floats(0.1, 4.0), st.floats(0.1, 4.0))
+def test_exponents_say_nothing_of_two_modalities_whose_winner_is_inverted(
+    seed: int, video: float, text: float
+) -> None:
+    """The loss is |s_video - s_text|, whichever is called the least; so it is for K linear."""
+    e = three(6, seed)
+    s = {m: (e[m] * e["audio"]).sum(1) for m in ("video", "text")}
+    want = (s["video"] - s["text"]).abs().mean()
+    exponents = {"video": video, "text": text}
+    torch.testing.assert_close(consensus(e, "audio", exponents), want)
+    linear = consensus(e, "audio", {"video": 1.0, "text": 1.0}, inverse="plain")
+    torch.testing.assert_close(linear, want)

@@ -116,7 +116,7 @@ PUBLISHED = {
 """Table 1: UCF101 and ESC-50, split 1, pretrained on Kinetics."""
 
 ALL = [Column(f"{VERB}, {m}, all", f"all {m}", "top1", percent=True) for m in SEEN_HEARD]
-BY_FEW = [Column(f"{VERB}, {m}", f"few {m}", "top1", percent=True) for m in SEEN_HEARD]
+BY_FEW = [Column(f"{VERB}, {m}, few", f"few {m}", "top1", percent=True) for m in SEEN_HEARD]
 FC = [
     Column(f"{label}, {m}, fc", f"fc {m}", label, percent=True)
     for m in SEEN_HEARD
@@ -128,6 +128,7 @@ DIFFERENCES = [
     ("MDC", "SDC"),
     ("SDC", "Scratch"),
     ("XDC", "SDC"),
+    ("XDC", "Scratch"),
     ("XDC", "same-modality-XDC, video"),
     ("XDC", "same-modality-XDC, audio"),
     ("XDC", "Superv"),
