@@ -46,6 +46,8 @@ They see all of a clip, 8 frames of 1.5 s, and hear all of it but where Table I 
 """
 PRETRAINING: dict[str, Any] = {"epochs": 10, "rate": 1e-2, "contrast_weight": 0.05, "joint": 32}
 """Of narrow networks. The contrast weighs NT-Xent by 3.2, as the paper's 0.1 does at 16 clips."""
+RATE = 0.1
+"""Of narrow networks that are fine-tuned; at the paper's 0.01 they are far from done (LOG.md)."""
 BATCH = 32
 """Of small towers: so few clips are too few steps in the twins' own batches of 128."""
 SELF = 0.1 * 16 / BATCH
@@ -98,13 +100,13 @@ def narrow(label: str, name: str, *, fusion: bool = True, **arguments: Any) -> R
     parts = NARROW | {key: value for key, value in arguments.items() if key in of_parts}
     own = {key: value for key, value in arguments.items() if key not in of_parts}
     before = Row(f"{name}, pretrained", avcl, PRETRAINING | {"fusion": fusion} | own | parts)
-    after = {"label": label, "fusion": fusion, "joint": PRETRAINING["joint"], "rate": 1e-2}
+    after = {"label": label, "fusion": fusion, "joint": PRETRAINING["joint"], "rate": RATE}
     return Row(name, classify, after | FINE_TUNING | parts, after=before, chosen=True)
 
 
 def narrow_scratch(label: str, name: str, *, models: int) -> Row:
     """One narrow network or two that learn the labels alone."""
-    arguments = {"label": label, "rate": 1e-2, "models": models} | FINE_TUNING | NARROW
+    arguments = {"label": label, "rate": RATE, "models": models} | FINE_TUNING | NARROW
     return Row(name, classify, arguments, chosen=True)
 
 
