@@ -35,6 +35,16 @@ def test_a_list_for_adjudication_is_no_annotator(tmp_path: Path) -> None:
         read_votes(written(tmp_path, "clip,text\nx,#C C cuts\n"))
 
 
+@pytest.mark.parametrize("text", [LONG, WIDE])
+def test_a_row_of_blanks_is_no_vote(tmp_path: Path, text: str) -> None:
+    blank = "z,ann,\nz,bob, \n" if text is LONG else "z\t\t \t\n"
+    votes = read_votes(written(tmp_path, text + blank))
+    assert (votes.clips, votes.counts().tolist()[-1]) == (("x", "y", "z"), [0, 0])
+    cast = votes.cast()
+    assert (cast.clips, cast.annotators) == (("x", "y"), votes.annotators)
+    assert cast.votes.tolist() == [[YES, NO, YES], [BLANK, YES, BLANK]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -43,7 +53,9 @@ def test_a_list_for_adjudication_is_no_annotator(tmp_path: Path) -> None:
         ("name,annotator,vote\n", "has the columns name, annotator, vote; wanted are clip, anno"),
         ("clip\nx\n", "has the columns clip; wanted are"),
         ("", r"has the columns \(none\)"),
-        ("clip,annotator,vote\n", "has no votes"),
+        ("clip,annotator,vote\n", "has no votes$"),
+        ("clip,annotator,vote\nx,ann,\n", "has no votes: each of its 1 is blank; wanted is yes"),
+        ("clip,ann,bob\nx,,\ny,, \n", "has no votes: each of its 4 is blank"),
         ("clip,annotator,vote\nx,ann,maybe\n", "line 2: vote is 'maybe'"),
         (
             "clip,annotator,vote\nx,ann,yes\nx,bob,no\nx,ann,yes\n",

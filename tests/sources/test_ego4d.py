@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sonant.cli import main
 from sonant.clips import Clips
 from sonant.errors import TableError, UsageError
 from sonant.sources.ego4d import Files, Found, Rules, ego4d, located
+from sonant.sources.ego4d_files import read_narrations, read_videos
 from sonant.sources.folder import Window
 
 A, B, C, D = (f"{name * 8}-38c5-4be9-8a70-{name * 12}" for name in "abcd")
@@ -272,6 +274,21 @@ def test_times_that_are_none_are_quarantined(root: Path) -> None:
     assert sorted(found.clips.column("quarantine")) == ["", "the narration has no time"]
 
 
+@pytest.mark.parametrize("time", ["1" + "0" * 400, "1e400", "-1e400", "NaN", "2e9", "-2e9", "null"])
+def test_numbers_too_large_to_be_times_are_quarantined(root: Path, time: str) -> None:
+    text = json.dumps({A: passes(*[told(4.25, "#C C cuts it")] * 2, told(5.0, "#C C cuts"))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # inf - inf, or a cast of it
+        rules = Rules(Window(0.5, 1.0), chunk=60.0)
+        found = narrated(root, text.replace("4.25", time), rules)
+        rows = row(A, time, "#C C cuts it") * 2 + row(A, 5.0, "#C C cuts")
+        table = tabled(root, EGOCLIP + rows, rules)
+    reasons = {"the narration has no time", "the narration has fewer than 4 words"}
+    for clips in (found.clips, table.clips):
+        assert set(clips.column("id")) == {f"{A}@nan", f"{A}@nan#2", f"{A}@5.000"}
+    assert set(narrated(root, text.replace("4.25", time)).clips.column("quarantine")) == reasons
+
+
 def test_redacted_narrations_have_another_form(root: Path) -> None:
     item = {"time": 4.0, "text": "#C C cuts the tomato", "_clip_time_start": 3.0}
     path = root / "all_narrations_redacted.json"
@@ -472,6 +489,23 @@ def test_a_video_that_is_there_twice_needs_a_choice(root: Path) -> None:
             '"narration_text": 5}]}}}',
             "narration 0 is",
         ),
+        *(
+            (
+                '{"a": {"narration_pass_2": {"narrations": [{"time": 1, "text": "x"}, '
+                f'{{"timestamp_sec": {time}, "narration_text": "x"}}]}}}}}}',
+                r"a, narration_pass_2, narration 1 is .*; wanted are timestamp_sec, a number, and",
+            )
+            for time in ('"abc"', '""', '"nan"', "true", "[1]", "{}")
+        ),
+        (
+            '{"a": {"narration_pass_1": {"narrations": [{"timestamp_sec": 1, '
+            '"narration_text": "cuts \\ud83d"}]}}}',
+            r"'cuts \\ud83d' is no text: surrogates not allowed; wanted are whole characters",
+        ),
+        (
+            '{"a": {"narration_pass_1": {"summaries": 5, "narrations": []}}}',
+            "a, summaries are 5; wanted is a list",
+        ),
     ],
 )
 def test_broken_narrations_say_where(root: Path, text: str, message: str) -> None:
@@ -489,6 +523,17 @@ def test_broken_narrations_say_where(root: Path, text: str, message: str) -> Non
         (EGOCLIP + "\t".join("abc") + "\n", "egoclip.csv: not a readable table: .*Row #2"),
         (EGOCLIP + row(A, 1, "x") + row("", 1, "x"), "row 2 below the header: video_uid is empty"),
         (EGOCLIP + row(A, 1, "x", "93"), r"row 1 below the header: tag_verb is '93'; wanted is a"),
+        (
+            EGOCLIP + row(A, 1, "x") + row(A, 1, "x", "[]", f"[{'9' * 30}, 1]"),
+            r"row 2 below the header: tag_noun is '\[9{30}, 1\]'; wanted is a list of numbers",
+        ),
+        *(
+            (
+                EGOCLIP + row(A, 1, "x") + row(A, 1, "x").replace("\t3\t", f"\t{place}\t"),
+                rf"row 2 below the header: narration_ind is '{place}'; wanted is a whole number",
+            )
+            for place in ("1e30", "-1e30", "9223372036854775808", "2.5", "first", "inf", "nan")
+        ),
         ("", "not a readable table"),
     ],
 )
@@ -516,10 +561,72 @@ def test_broken_truth_and_videos_say_where(root: Path) -> None:
     (root / "v2" / "full_scale" / "manifest.csv").write_text("video_uid,duration_sec\n")
     with pytest.raises(TableError, match=r"manifest.csv: lacks canonical_audio_start_sec, canon"):
         narrated(root, {A: passes(told(1.0, "#C C cuts the tomato"))})
-    for wrong in ("[]", '{"videos": [{"video_uid": "a", "duration_sec": "long"}]}'):
-        (root / "ego4d.json").write_text(wrong)
-        with pytest.raises(TableError, match=r"is not Ego4D's ego4d.json"):
-            narrated(root, {A: passes(told(1.0, "#C C cuts the tomato"))})
+    with pytest.raises(TableError, match=r"^none.json: cannot be read"):
+        read_videos(Path("none.json"), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"it is \[\]"),
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+        ("{}", r"it is \{\}"),
+        ('{"videos": 3}', r"it is \{'videos': 3\}"),
+        ('{"videos": [{"video_uid": "a"}, 7]}', "video 1 of it is 7"),
+        ('{"videos": [{"video_uid": ["a"]}]}', r"video 0 of it is \{'video_uid': \['a'\]\}"),
+        ('{"videos": [{"video_uid": "a", "video_metadata": 5}]}', "video_metadata of a is 5"),
+        ('{"videos": [{"video_uid": "a", "video_metadata": "x"}]}', "video_metadata of a is 'x'"),
+        *(
+            (f'{{"videos": [{{"video_uid": "a", "duration_sec": {wrong}}}]}}', message)
+            for wrong, message in (
+                ('"long"', "duration_sec of a is 'long'"),
+                ("1" + "0" * 400, r"duration_sec of a is 10{116}\.\.\."),
+                ("1e400", "duration_sec of a is inf"),
+                ("-5", "duration_sec of a is -5"),
+                ("true", "duration_sec of a is True"),
+                ("1" * 5000, "Exceeds the limit"),
+            )
+        ),
+    ],
+)
+def test_what_is_not_ego4d_json_says_why(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "ego4d.json").write_text(text)
+    said = r"is not Ego4D's ego4d.json, a list `videos` of video_uid and duration_sec, seconds or "
+    with pytest.raises(TableError, match=rf"{said}null: {message}"):
+        read_videos(tmp_path / "ego4d.json", None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(),
+    lambda of: st.lists(of, max_size=2) | st.dictionaries(st.text(), of, max_size=2),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whatever_json_holds_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Files as they should be, in which anything may stand anywhere."""
+
+    def perhaps(value: object) -> object:
+        return data.draw(JSON) if data.draw(st.integers(0, 4)) == 0 else value
+
+    item = perhaps({"timestamp_sec": perhaps(1.5), "narration_text": perhaps("cuts")})
+    of_pass = perhaps({"narrations": perhaps([item, item]), "summaries": perhaps([])})
+    about = perhaps({"audio_start_sec": perhaps(0.0)})
+    video = {"video_uid": perhaps("u"), "duration_sec": perhaps(9.5), "video_metadata": about}
+    path = tmp_path_factory.mktemp("any") / "any.json"
+    for read, whole in (
+        (read_narrations, perhaps({"u": perhaps({"narration_pass_1": of_pass})})),
+        (lambda path: read_videos(path, None), perhaps({"videos": perhaps([perhaps(video)])})),
+    ):
+        path.write_text(json.dumps(whole))
+        try:
+            read(path)
+        except TableError as error:
+            assert str(error).startswith(str(path))
 
 
 def test_the_command_says_what_it_read_and_found(

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def test_votes_that_do_not_fit_are_refused() -> None:
 
 
 def test_nothing_decided_is_a_report_too() -> None:
-    found, clips = annotate(table(), votes("y--", "---"), val=0, resamples=5)
+    found, clips = annotate(table(), votes("y--", "n--"), val=0, resamples=5)
     assert (found.undecided, found.complete) == (2, 0)
     assert np.isnan(found.kappa.value) and np.isnan(found.alpha)
     assert clips.table["label.sounding"].type == "bool"
@@ -220,7 +221,7 @@ def test_a_list_that_was_filled_in_is_taken_back(folder: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_decisions_that_were_not_given_are_not_written_over(
+def test_decisions_that_were_not_thereare_not_written_over(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scored(folder) == 0
@@ -266,6 +267,65 @@ def test_what_becomes_of_earlier_truths_is_said() -> None:
     wrong = table(2).join(pa.table({"id": ["c0"], "sounding": ["loud"]}))
     with pytest.raises(TableError, match=r"label.sounding is of type string; wanted is bool"):
         annotate(wrong, votes("yyy"), val=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.sampled_from(["yyy", "nnn", "y-n", "--y", "---"]), min_size=8, max_size=8),
+    st.lists(st.sampled_from([True, False, None]), min_size=16, max_size=16),
+    st.integers(0, 2),
+)
+def test_a_row_of_blanks_changes_nothing(
+    cast: list[str], truths: list[bool | None], val: int
+) -> None:
+    """Not the truth that its clip has, not the splits, and nothing that is counted."""
+    before = table(16, videos=8).join(
+        pa.table({"id": [f"c{n}" for n in range(16)], "sounding": pa.array(truths, pa.bool_())})
+    )
+    listed, there = votes(*cast), [row for row, of in enumerate(cast) if of != "---"]
+    told = Votes(tuple(listed.clips[row] for row in there), NAMES, listed.votes[there])
+    try:
+        wanted, clips = annotate(before, told, val=val, resamples=5)
+    except UsageError as error:  # too few for validation, or no votes at all
+        with pytest.raises(type(error)) as again:
+            annotate(before, listed, val=val, resamples=5)
+        assert str(again.value) == str(error)
+        return
+    found, same = annotate(before, listed, val=val, resamples=5)
+    assert same.table.equals(clips.table)
+    for row, of in enumerate(cast):
+        assert of != "---" or same.column("sounding")[row] is truths[row]
+    blank = f"{8 - len(there)} clips have only blank votes: not voted on."
+    assert (blank in found.notes) is (len(there) < 8)
+    rest = [note for note in found.notes if note != blank]
+    assert repr(replace(found, notes=rest)) == repr(wanted)
+
+
+def test_votes_that_are_all_blank_are_none() -> None:
+    with pytest.raises(TableError, match="there are no votes; wanted is yes or no on one clip"):
+        annotate(table(), votes("---", "---"), val=0)
+    with pytest.raises(TableError, match="a decision on clip 'c1', but no vote"):
+        annotate(table(), votes("yyy", "---"), decisions={"c1": True}, val=0)
+
+
+def test_the_command_keeps_the_truth_of_clips_with_blank_votes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = [False, True, False, None, True, True, True, True]
+    known = pa.table({"id": [f"c{n}" for n in range(8)], "sounding": truths})
+    table().join(known).write(folder / "clips.parquet")
+    path, words = folder / "votes.csv", ("--val", "0")
+    path.write_text("clip,ann,bob,cy\nc0,yes,yes,\nc1,,,\nc2,,,\nc3,,,\n")
+    assert scored(folder, *words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "clips voted on 1 of 8" in said
+    assert "3 clips have only blank votes: not voted on." in said
+    clips = Clips.read(folder / "out" / "clips.parquet")
+    assert clips.column("sounding").tolist() == [True, *truths[1:]]
+    assert set(clips.column("split")) == {"train"}
+    path.write_text("clip,annotator,vote\nc0,ann,\nc1,bob,\n")
+    assert scored(folder, *words) == 2
+    assert "votes.csv: has no votes: each of its 2 is blank" in capsys.readouterr().err
 
 
 def test_wrong_votes_exit_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

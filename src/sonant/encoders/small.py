@@ -15,8 +15,9 @@ from sonant.errors import UsageError
 PATCH = 8
 """Pixels a side of a video patch."""
 
-LEAST = 32
-"""Pixels a side below which oneDNN's bf16 gradient of the second convolution is garbage (1 x 1)."""
+LEAST_SIZE = 3 * PATCH
+"""Pixels a side of the smallest pictures. The stride of the first convolution leaves 2 x 2 cells of
+3 x 3 patches and one of fewer, and oneDNN's bf16 gradient of the second one is garbage then."""
 
 
 class TimeMix(nn.Module):
@@ -46,7 +47,7 @@ class TimeMix(nn.Module):
 class SmallVideo(nn.Module):
     """Patches and their change since the last frame, mixed over space and, by channel shifts, time.
 
-    Any number of frames and any size from 32 pixels on will do; 4 to 16 frames at 64 to 112 pixels
+    Any number of frames and any size from 24 pixels on will do; 4 to 16 frames at 64 to 112 pixels
     are what it is made for. Part of the patch features enter as their difference from the frame
     before: they are linear in the pixels, so this reads frame differences. Shifting a quarter of
     the channels a frame forth and a quarter back before a convolution over space makes it see three
@@ -177,8 +178,8 @@ def _keep_scale(model: nn.Module) -> None:
 def _patches(x: UInt8[Tensor, "n time 3 height width"]) -> Float[Tensor, "n time h w pixels"]:
     """Squares of pixels in -2 to 2, side by side; what is left over at the edges is cut off."""
     n, time, _, height, width = x.shape
-    if min(height, width) < LEAST:
-        raise UsageError(f"video wants {LEAST} pixels a side or more, not {height} x {width}")
+    if min(height, width) < LEAST_SIZE:
+        raise UsageError(f"video wants {LEAST_SIZE} pixels a side or more, not {height} x {width}")
     h, w = height // PATCH, width // PATCH
     squares = x[..., : h * PATCH, : w * PATCH].reshape(n, time, 3, h, PATCH, w, PATCH)
     pixels = squares.permute(0, 1, 3, 5, 2, 4, 6).reshape(n, time, h, w, -1)

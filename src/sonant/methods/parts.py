@@ -14,7 +14,7 @@ from sonant.data import Views
 from sonant.encoders import Encoder
 from sonant.encoders.ast import AST
 from sonant.encoders.distilbert import DistilBERT
-from sonant.encoders.small import SmallAudio, SmallText, SmallVideo
+from sonant.encoders.small import LEAST_SIZE, SmallAudio, SmallText, SmallVideo
 from sonant.encoders.timesformer import TimeSformer
 from sonant.encoders.weights import Report, load_ast, load_distilbert, load_timesformer
 from sonant.errors import UsageError, at_least
@@ -86,9 +86,15 @@ class Small:
         """A small tower for each of the modalities, initialised from the seed alone.
 
         A modality's tower is the same whichever others are wanted.
+
+        Raises:
+            UsageError: a size is out of range, such as that of pictures too small for the tower.
         """
+        wanted = list(modalities)
         at_least(1, width=self.width, tokens=self.tokens)
         at_least(0, seed=self.seed)
+        if "video" in wanted:
+            at_least(LEAST_SIZE, size=self.size)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             made: dict[Modality, nn.Module] = {
@@ -96,7 +102,7 @@ class Small:
                 "video": Tower(SmallVideo(), self.width),
                 "text": Tower(SmallText(vocabulary=tokenizer.size, tokens=self.tokens), self.width),
             }
-        return {modality: made[modality] for modality in modalities}
+        return {modality: made[modality] for modality in wanted}
 
     def recipe(
         self, tokenizer: Tokenizer, method: Method, learning_rates: Sequence[float]

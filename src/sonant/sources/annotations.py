@@ -41,9 +41,14 @@ class Votes:
         """Votes of no and of yes on each clip [clips, 2]."""
         return np.stack([(self.votes == vote).sum(1) for vote in (NO, YES)], axis=1)
 
+    def cast(self) -> Votes:
+        """Without the clips that nobody has voted on: a row of blanks is no vote."""
+        rows = np.flatnonzero(self.counts().any(1))
+        return Votes(tuple(self.clips[row] for row in rows), self.annotators, self.votes[rows])
+
 
 def read_votes(path: Path) -> Votes:
-    """Read votes; clips and annotators stand in the order of the file.
+    """Read votes; clips and annotators stand in the order of the file, blank rows among them.
 
     Raises:
         TableError: the file is missing, has other columns or no votes, a vote is none, or an
@@ -64,8 +69,9 @@ def read_votes(path: Path) -> Votes:
         for annotator, column in votes.items():
             vote = _vote(row[column], column, path, line, "" if long else _OTHER)
             _add(cells, row[clip], annotator, vote, path, line)
-    if not cells:
-        raise TableError(f"{path}: has no votes")
+    if all(vote == BLANK for vote, _ in cells.values()):
+        blank = f": each of its {len(cells)} is blank; wanted is yes or no" if cells else ""
+        raise TableError(f"{path}: has no votes{blank}")
     clips = tuple(dict.fromkeys(clip for clip, _ in cells))
     annotators = tuple(dict.fromkeys(annotator for _, annotator in cells))
     votes_of = np.full((len(clips), len(annotators)), BLANK, np.int8)

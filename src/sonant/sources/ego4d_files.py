@@ -63,6 +63,8 @@ TABLE = {
 """Our columns and EgoClip's; the last is that of MC3's annotations."""
 NEEDED = ("uid", "time", "text")
 """Those that no table of narrations may lack."""
+LATEST = 1e9
+"""Seconds, more than thirty years: a number beyond it is no time."""
 _SPACE = re.compile(r"\s*")
 
 
@@ -139,24 +141,41 @@ def _of_json(path: Path) -> Narrations:
             raise TableError(f"{path}: {uid!r} is {_shown(video)}; wanted are its narrations")
         passes = [name for name in PASSES if name in video]
         if not passes and "narrations" not in video:
-            status = f"videos without narrations, status {video.get('status')!r}"
+            status = f"videos without narrations, status {_shown(video.get('status'))}"
             counts[status] = counts.get(status, 0) + 1
         for name in passes or [""]:
             told = video[name] if name else video
             if not isinstance(told, dict):
                 raise TableError(f"{path}: {uid}, {name} is {_shown(told)}; wanted are narrations")
-            counts["summaries, which are no clips"] += len(told.get("summaries") or [])
-            items = told.get("narrations") or []
-            if not isinstance(items, list):
-                raise TableError(f"{path}: {uid}, narrations are {_shown(items)}; wanted is a list")
-            for index, item in enumerate(items):
+            counts["summaries, which are no clips"] += len(_list(told, "summaries", uid, path))
+            for index, item in enumerate(_list(told, "narrations", uid, path)):
                 _add(columns, item, uid, name, index, path)
     counts["narrations"] = len(columns["uid"])
-    table = pa.table({name: pa.array(of, ROWS.field(name).type) for name, of in columns.items()})
+    table = pa.table({name: _column(name, of, path) for name, of in columns.items()})
     return Narrations(_filled(table), counts)
 
 
 _ITEM = ("pass", "index", "time", "text", "rejected")
+
+
+def _column(name: str, values: list[Any], path: Path) -> pa.Array:
+    try:
+        return pa.array(values, ROWS.field(name).type)
+    except UnicodeEncodeError as error:
+        raise TableError(
+            f"{path}: {_shown(error.object)} is no text: {error.reason}; wanted are whole "
+            "characters, both halves of those that JSON writes as a pair of \\u"
+        ) from error
+
+
+def _list(told: Mapping[str, Any], member: str, uid: str, path: Path) -> list[Any]:
+    """A list of a JSON object, empty where it is missing or null."""
+    items = told.get(member)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise TableError(f"{path}: {uid}, {member} are {_shown(items)}; wanted is a list")
+    return items
 
 
 def _add(
@@ -166,10 +185,9 @@ def _add(
     try:
         time = item["timestamp_sec"] if "timestamp_sec" in item else item["time"]
         text = item["narration_text"] if "narration_text" in item else item["text"]
-        known = (text is None or isinstance(text, str)) and not isinstance(time, str | bool)
-        seconds = math.nan if time is None else float(time)
+        known = (text is None or isinstance(text, str)) and (time is None or _is_number(time))
     except (KeyError, TypeError):
-        known, seconds = False, math.nan
+        known = False
     if not known:
         raise TableError(
             f"{path}: {uid}, {source or 'narrations'}, narration {index} is {_shown(item)}; wanted "
@@ -178,9 +196,13 @@ def _add(
     columns["uid"].append(uid)
     columns["pass"].append(source or None)
     columns["index"].append(index)
-    columns["time"].append(seconds)
+    columns["time"].append(math.nan if time is None or abs(time) > LATEST else float(time))
     columns["text"].append(text or "")
     columns["rejected"].append(any(item.get(name) is True for name in REJECTED))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _members(path: Path) -> Iterator[tuple[str, Any]]:
@@ -309,10 +331,8 @@ def _converted(column: pa.ChunkedArray, name: str, of: str, path: Path) -> pa.Ch
     if name == "sounding":
         return _truths(column, of, path)
     if name == "index":
-        numbers = _numbers(column)
-        whole = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
-        return whole.cast(pa.int64(), safe=False)
-    return _numbers(column) if pa.types.is_floating(kind) else column
+        return _places(column, of, path)
+    return _times(column) if pa.types.is_floating(kind) else column
 
 
 def _place(path: Path, row: int) -> str:
@@ -334,14 +354,33 @@ def _number(text: str | None) -> float | None:
         return math.nan
 
 
+def _times(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts as seconds, NaN where they are no time."""
+    numbers = _numbers(column)
+    return pc.if_else(pc.less_equal(pc.abs(numbers), LATEST), numbers, math.nan)
+
+
+def _places(column: pa.ChunkedArray, of: str, path: Path) -> pa.ChunkedArray:
+    """Texts as whole numbers."""
+    numbers = _numbers(column)
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53))
+    if pc.any(pc.invert(whole)).as_py():
+        row = pc.index(whole, False).as_py()
+        raise TableError(
+            f"{_place(path, row)}: {of} is {_shown(column[row].as_py())}; wanted is a whole "
+            "number, the narration's place in its pass, or nothing where it is unknown"
+        )
+    return numbers.cast(pa.int64())
+
+
 def _first_tags(column: pa.ChunkedArray, of: str, path: Path) -> pa.ChunkedArray:
     """The first number of lists such as `[192, 115]`, null of `[]`."""
-    lists = pc.match_substring_regex(column, r"^\s*\[[\s\d,]*\]\s*$")
+    lists = pc.match_substring_regex(column, r"^\s*\[\s*(\d{1,18}\b[\s\d,]*)?\]\s*$")
     if pc.any(pc.invert(lists)).as_py():
         row = pc.index(lists, False).as_py()
         raise TableError(
-            f"{_place(path, row)}: {of} is {column[row].as_py()!r}; wanted is a list of numbers "
-            "such as [93]"
+            f"{_place(path, row)}: {of} is {_shown(column[row].as_py())}; wanted is a list of "
+            "numbers such as [93], rows of the taxonomy"
         )
     found = pc.extract_regex(column, r"^\s*\[\s*(?P<tag>\d+)")
     return pc.struct_field(found, "tag").cast(pa.int64())
@@ -371,23 +410,37 @@ def _filled(table: pa.Table) -> pa.Table:
 
 
 def _of_metadata(path: Path) -> dict[str, Video]:
+    text = _text(path)
     try:
-        videos = json.loads(_text(path))["videos"]
-        return {video["video_uid"]: _video(video) for video in videos}
+        whole = json.loads(text)
     except json.JSONDecodeError as error:
         raise TableError(f"{path}, line {error.lineno}: is no JSON: {error.msg}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise TableError(
-            f"{path}: is not Ego4D's ego4d.json, a list `videos` of video_uid and duration_sec: "
-            f"{type(error).__name__} {error}"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _no_metadata(path, str(error)) from error
+    videos = whole.get("videos") if isinstance(whole, dict) else None
+    if not isinstance(videos, list):
+        raise _no_metadata(path, f"it is {_shown(whole)}")
+    return dict(_video(video, row, path) for row, video in enumerate(videos))
 
 
-def _video(video: Mapping[str, Any]) -> Video:
-    duration = video.get("duration_sec")
-    about = video.get("video_metadata") or {}
+def _no_metadata(path: Path, why: str) -> TableError:
+    return TableError(
+        f"{path}: is not Ego4D's ego4d.json, a list `videos` of video_uid and duration_sec, "
+        f"seconds or null: {why}"
+    )
+
+
+def _video(video: Any, row: int, path: Path) -> tuple[str, Video]:
+    uid = video.get("video_uid") if isinstance(video, dict) else None
+    if not isinstance(uid, str):
+        raise _no_metadata(path, f"video {row} of it is {_shown(video)}")
+    duration, about = video.get("duration_sec"), video.get("video_metadata") or {}
+    if duration is not None and not (_is_number(duration) and 0 <= duration <= LATEST):
+        raise _no_metadata(path, f"duration_sec of {uid} is {_shown(duration)}")
+    if not isinstance(about, dict):
+        raise _no_metadata(path, f"video_metadata of {uid} is {_shown(about)}")
     sound = [about[name] for name in ("audio_start_sec", "audio_duration_sec") if name in about]
-    return Video(
+    return uid, Video(
         None if duration is None else float(duration),
         any(value is not None for value in sound) if sound else None,
         any(video.get(name) in ("val", "test") for name in BENCHMARKS),
@@ -405,6 +458,6 @@ def _of_manifest(path: Path) -> dict[str, tuple[float | None, bool | None]]:
     heard = np.any([there[name].is_valid().to_numpy() for name in SOUND], axis=0)
     lengths: list[Any] = [None] * there.num_rows
     if duration := next((name for name in DURATIONS if name in names), None):
-        lengths = _numbers(there[duration]).to_pylist()
+        lengths = _times(there[duration]).to_pylist()
     uids = there["video_uid"].to_pylist()
     return dict(zip(uids, zip(lengths, heard.tolist(), strict=True), strict=True))

@@ -161,7 +161,8 @@ def annotate(
     """Make votes into truth, and say how far annotators agree on it and what it holds.
 
     Clips that were not voted on keep the truth they have, so that a table may be annotated in
-    batches: in any order, and the result is that of all votes at once.
+    batches: in any order, and the result is that of all votes at once. A clip whose votes are all
+    blank was not voted on.
 
     Args:
         clips: the table that was voted on, the label `sounding` of an earlier batch in it.
@@ -181,13 +182,14 @@ def annotate(
         none), the splits, and the labels verb, noun and group if taxonomies were given.
 
     Raises:
-        TableError: votes or decisions on clips that are not in the table, more votes than the
-            panel has, a label `sounding` that is none.
+        TableError: votes or decisions on clips that are not in the table, no votes at all, more
+            votes than the panel has, a label `sounding` that is none.
         UsageError: impossible settings, or too few clips for validation.
     """
     at_least(1, panel=panel, resamples=resamples)
     at_least(0, val=val, seed=seed)
     decisions = decisions or {}
+    listed, votes = len(votes.clips), votes.cast()
     rows = _rows_of(clips, votes, decisions, panel)
     truth = _truth(votes, panel, decisions)
     labelled = _labelled(clips, votes, truth, verbs, nouns)
@@ -200,13 +202,18 @@ def annotate(
     )  # in the order of the table, as `voted` is
     found = _Voted(voted, votes, [truth[row] for row in order], panel)
     report = found.report(len(clips), decisions, resamples, seed)
-    return replace(report, notes=[*report.notes, *_carried(clips, labelled, rows)]), labelled
+    blank = listed - len(rows)
+    said = [f"{blank} clips have only blank votes: not voted on."] if blank else []
+    notes = [*report.notes, *said, *_carried(clips, labelled, rows)]
+    return replace(report, notes=notes), labelled
 
 
 def _rows_of(
     clips: Clips, votes: Votes, decisions: Mapping[str, bool], panel: int
 ) -> NDArray[np.intp]:
     """The row of each clip that was voted on."""
+    if not votes.clips:
+        raise TableError("there are no votes; wanted is yes or no on one clip or more")
     places = {id: row for row, id in enumerate(clips.column("id"))}
     for what, ids in (("votes", votes.clips), ("decisions", tuple(decisions))):
         if unknown := [id for id in ids if id not in places]:
