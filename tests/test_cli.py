@@ -3,20 +3,25 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sonant
 from sonant.cli import COMMANDS, main
+from sonant.cli.score import _trained_on as trained_on
 from sonant.clips import Clips
 from sonant.demo import commands
 from sonant.errors import SonantError, UsageError
 from sonant.features import Features
 from sonant.media.pack import Pack
+from sonant.media.read import Probe
 from sonant.sources.world import world
+from sonant.types import Clip
 
 
 class ToldError(SonantError):
@@ -39,8 +44,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["index", "folder", "nowhere"], 2, "nowhere: no such folder"),
         (["index", "world", "nowhere"], 2, "no truth.csv there"),
         (["pack", "nowhere.parquet", "out"], 2, "no such clip table"),
-        (["train", "mc3-small", "nowhere", "run"], 2, "no such clip table"),
-        (["embed", "nowhere", "nowhere", "f.parquet"], 2, "no such clip table"),
+        (["train", "mc3-small", "nowhere", "run"], 2, "nowhere: no pack there (no such clip table"),
+        (["train", "mc3-small", ".", "run"], 2, "`sonant pack` makes one"),
+        (["train", "mc3-small", "a.parquet", "run"], 2, "`sonant pack` makes a pack of a clip"),
+        (["embed", "nowhere", "nowhere", "f.parquet"], 2, "nowhere: no pack there"),
+        (["embed", "run", "a.parquet", "f.parquet"], 2, "a.parquet: is a file; `sonant pack`"),
+        (["score", "discovery", "nowhere", "--features", "a=b"], 2, "nowhere: no pack there"),
+        (["score", "discovery", "a.parquet", "--features", "a=b"], 2, "a.parquet: is a file; `s"),
+        (
+            ["world", "w", "--check", "--videos", "9", "--workers", "0"],
+            2,
+            "--videos 9 asks for another: give",
+        ),
         (["report", "nowhere.json"], 2, "no such report"),
         (["embed", "p", "f", "--weights", "xdc-audioset="], 2, "names no file after the =; wanted"),
         (["explain", "run", "id", "--pack", "p", "--split", "val"], 2, "here, 'id' the first"),
@@ -56,6 +71,7 @@ def test_wrong_use_exits_with_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("a.parquet").write_text("a clip table")
     assert main(words) == code
     assert message in capsys.readouterr().err.replace("\n", " ")
 
@@ -170,6 +186,88 @@ def test_odd_videos_end_in_features_or_in_quarantine(
     embedded = set(good.column("video"))
     assert {"soundofwater_pouring.mp4", "tears_of_steel_70s_vp8.webm", "chaplin.mp4"} <= embedded
     assert "in quarantine" in capsys.readouterr().out
+
+
+@pytest.fixture
+def unsplit(tmp_path: Path) -> Path:
+    """A pack of two videos, which are in no split."""
+    clips = Clips.of(
+        [Clip(video, video, 0.0, 1.5) for video in ("a.mp4", "b.mp4")], root=tmp_path
+    ).with_packed({"a.mp4": ("00000.tar", 0, 1), "b.mp4": ("00000.tar", 1, 1)})
+    clips.write(tmp_path / "pack" / "clips.parquet")
+    return tmp_path / "pack"
+
+
+def test_clips_without_splits_are_trained_on_and_judged_as_all(
+    unsplit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[str] = []
+
+    def train(recipe: object, arguments: object, clips: Clips, run: Path, **_: object) -> None:
+        trained.extend(clips.column("id"))
+
+    monkeypatch.setattr("sonant.train.train", train)
+    words = ["train", "mc3-small", str(unsplit), str(unsplit.parent / "run")]
+    said = "--split {}: no clip is in that split, nor in another; --split all takes all clips"
+    assert main(words) == 2
+    assert said.format("train") in capsys.readouterr().err
+    assert main([*words, "--split", "all"]) == 0
+    assert trained == ["a.mp4", "b.mp4"]
+    Features.of(["a.mp4"], scores={"s": np.zeros(1)}).write(unsplit.parent / "f")
+    assert main(["score", "discovery", str(unsplit), "--features", f"f={unsplit.parent}/f"]) == 2
+    assert said.format("test") in capsys.readouterr().err
+
+
+def test_a_split_that_is_not_there_is_told_with_those_that_are(
+    unsplit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Clips.read(unsplit / "clips.parquet").split({"train": 0.5, "test": 0.5}, seed=0)
+    table.write(unsplit / "clips.parquet")
+    assert main(["train", "mc3-small", str(unsplit), "run", "--split", "dev"]) == 2
+    told = "--split dev: no clip is in that split; test, train and all are to choose from"
+    assert told in capsys.readouterr().err
+
+
+def test_who_was_trained_on_all_clips_was_trained_on_those_to_learn_from(
+    unsplit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = Clips.read(unsplit / "clips.parquet").split({"train": 0.5, "val": 0.5}, seed=0)
+    runs = {name: unsplit / name for name in ("all", "train")}
+    data = {runs["all"]: clips.digest(), runs["train"]: clips.where(split="train").digest()}
+    for run in data:
+        run.mkdir()
+        (run / "record.json").write_text("")
+    monkeypatch.setattr("sonant.checkpoint.read_record", lambda run: {"data": data[run]})
+    score = {"s": np.zeros(2)}
+    models = {name: Features.of(["a", "b"], scores=score, run=f"{runs[name]}@0") for name in runs}
+    assert trained_on(models, clips, "val") == {"all": "val", "train": "train"}
+
+
+def test_an_index_of_few_videos_says_that_they_are_in_no_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = asdict(Probe(9.0, True, True, 32, 32, 10.0, 16000, 1))
+    monkeypatch.setattr("sonant.media.crew.run", lambda jobs, **_: [[look] * len(jobs[0].videos)])
+    words = ["index", "folder", str(tmp_path), "--out", str(tmp_path / "clips.parquet")]
+    told = "no split is set, which takes 3 videos or more; `--split all` takes all clips\n"
+    for count in (1, 2, 2, 3):
+        (tmp_path / f"{count}.mp4").write_text("")
+        assert main(words) == 0
+        assert (told in capsys.readouterr().out) == (count < 3)
+
+
+def test_a_file_that_may_not_be_read_is_not_told_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("{}")
+
+    def denied(self: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert main(["report", str(path)]) == 1
+    assert f"{path}: no permission for the file or its folder" in capsys.readouterr().err
 
 
 def test_importing_the_command_is_quick_because_it_does_not_load_torch() -> None:

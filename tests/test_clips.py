@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from sonant.clips import Clips
 from sonant.errors import SonantError, TableError, UsageError
-from sonant.files import replacing
+from sonant.features import Features
+from sonant.files import replacing, why
+from sonant.media.pack import Pack
 from sonant.types import Clip
 
 
@@ -63,6 +65,10 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     pq.write_table(clips().table.replace_schema_metadata({"sonant.clips": "7", "root": "/"}), path)
     with pytest.raises(TableError, match=r"version 7.*reads clip tables of version 2"):
         Clips.read(path)
+    with pytest.raises(TableError, match="with `sonant index`"):
+        Clips.read(path)
+    with pytest.raises(TableError, match="with `sonant pack`"):
+        Pack.open(tmp_path)
 
 
 def test_a_table_from_before_there_were_contents_is_read_with_none(tmp_path: Path) -> None:
@@ -84,6 +90,7 @@ def test_a_table_knows_what_it_was_made_from(tmp_path: Path) -> None:
     assert not Clips.holds(path, "a")
     path.write_text("no table")
     assert not Clips.holds(path, "a")
+    path.unlink()
     clips().write(path, made_from="a")
     assert Clips.holds(path, "a") and not Clips.holds(path, "b")
     Clips.read(path).write(path)
@@ -117,6 +124,8 @@ def test_unknown_split_and_column_name_what_there_is() -> None:
     table = clips().split({"train": 0.5, "test": 0.5}, seed=0)
     with pytest.raises(UsageError, match="'val'; the splits there are: 'test', 'train'"):
         table.where(split="val")
+    with pytest.raises(UsageError, match=r"'val', nor in another; leave the split out for all"):
+        clips().where(split="val")
     with pytest.raises(TableError, match=r"'noun'.*labels verb, n"):
         table.column("noun")
 
@@ -195,6 +204,14 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_no_permission_to_write_or_to_read_says_so(tmp_path: Path) -> None:
+    denied = PermissionError(13, "Permission denied")
+    said = "file: cannot be written: no permission for the file or its folder"
+    with pytest.raises(SonantError, match=said), replacing(tmp_path / "file"):
+        raise denied
+    assert not any(word in why(denied) for word in ("written", "read"))  # it may be either
+
+
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(SonantError, match="no space left"), replacing(tmp_path / "file") as partial:
         partial.write_text("half")
@@ -204,3 +221,18 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
         with replacing(tmp_path / "taken" / "file"):
             pass
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("there", [b"video,time,text\n", b"", b"PAR1"])
+def test_what_is_no_table_of_ours_is_not_written_over(tmp_path: Path, there: bytes) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(there)
+    features = Features.of(["a"], {"audio": np.ones((1, 2), np.float32)})
+    for write, kind in ((clips().write, "clip table"), (features.write, "table of features")):
+        with pytest.raises(UsageError, match=f"mine.csv: is there already, and is no {kind}"):
+            write(path)
+        assert path.read_bytes() == there
+    clips().write(tmp_path / "clips.parquet")
+    with pytest.raises(UsageError, match="is no table of features"):
+        features.write(tmp_path / "clips.parquet")
+    clips().write(tmp_path / "clips.parquet")

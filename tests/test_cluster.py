@@ -466,3 +466,10 @@ def test_sinkhorn_balances_what_argmax_does_not() -> None:
 
 def test_no_preparation_is_none() -> None:
     assert torch.equal(Preparation()(X), X)
+
+
+def test_rows_that_differ_by_too_little_end() -> None:
+    """Redrawn for ever: what is a row of its own to one sum is none to another."""
+    rows = torch.tensor([[0.0], [1e-9], [1.0], [1 + 1e-9]], dtype=torch.float64)
+    with pytest.raises(UsageError, match="have no row however often they are drawn"):
+        kmeans(rows, 3, seed=0, iterations=5, start="random")

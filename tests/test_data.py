@@ -203,6 +203,15 @@ def test_parts_of_a_table_share_a_cache(tmp_path: Path) -> None:
         assert Examples(whole, Toy(), v, ALL, Cache(tmp_path, first.clips)).kept
 
 
+def test_clips_without_pictures_are_not_told_to_ask_for_fewer_frames() -> None:
+    class Blind(Toy):
+        def read(self, row: int, *, frames: int, film: slice = slice(None)) -> Media:
+            return super().read(row, frames=0)
+
+    with pytest.raises(UsageError, match="clip 'c0' and others that were looked at have no pict"):
+        Examples(toy_clips(12), Blind(), views(), ALL).check_media()
+
+
 def test_a_cache_that_cannot_be_kept_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     said = r"cache/\w+: decoded clips cannot be kept there \(a part of .*`--no-cache` decodes"

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import sonant
 from sonant import embed as embedding
 from sonant.clips import Clips
 from sonant.embed import carry, embed
-from sonant.errors import MediaError, TableError, UsageError
+from sonant.errors import MediaError, SonantError, TableError, UsageError
 from sonant.media.pack import Pack, pack
 from sonant.media.read import Media
 from sonant.media.shard import to_wav
@@ -34,6 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = TINY | {"align_epochs": 1, "refine_epochs": 0}
     train(mc3_small, arguments, toy_clips(18), folder, media=Toy(), workers=0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> embedding.Model:
+    return sonant.load(run)
 
 
 def with_texts(clips: Clips, texts: list[str]) -> Clips:
@@ -93,6 +100,17 @@ class Killing(Toy):
         if row == 11:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(row, frames=frames, film=film)
+
+
+def test_embeddings_that_are_not_finite_are_no_missing_modality(run: Path, tmp_path: Path) -> None:
+    copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "refine.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if name.startswith("towers.audio"))
+    save_file({**weights, name: torch.full_like(weights[name], torch.nan)}, path)
+    with pytest.raises(SonantError, match="clip 'c0': its embedding of audio is not finite"):
+        embed(tmp_path / "run", toy_clips(4), tmp_path / "x.parquet", media=Toy(), workers=0)
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_a_killed_embed_goes_on_to_the_same_file(
@@ -169,6 +187,44 @@ def test_a_model_says_what_it_wants(run: Path, tmp_path: Path) -> None:
         model.score(tmp_path / "none.mp4", 2.0, 2.0 + SECONDS)
     with pytest.raises(UsageError, match=r"is 1 s, and .* 0\.3 s: ask for 2 to 2\.3"):
         model.score(tmp_path / "none.mp4", 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"audio": []}, "audio has no clips; wanted are one or more"),
+        ({"audio": np.zeros((0, 9), np.float32)}, "audio has no clips"),
+        ({"video": np.zeros((0, 2, 40, 40, 3), np.uint8)}, "video has no clips"),
+        ({"text": ()}, "text has no clips"),
+        ({"audio": 5}, "audio is int; wanted are clips, one or more"),
+        ({"audio": np.float32(0)}, "audio is float32; wanted are clips"),
+        ({"audio": torch.tensor(0.0)}, "audio is Tensor; wanted are clips"),
+        ({"text": ["cuts", 5]}, "text is narrations, not int"),
+        ({"video": np.zeros((1, 0, 40, 40, 3), np.uint8)}, r"a clip is uint8 \[0, 40, 40, 3\]"),
+        ({"video": np.zeros((1, 2, 0, 40, 3), np.uint8)}, r"a clip is uint8 \[2, 0, 40, 3\]"),
+        (
+            {"video": [np.zeros((n, 40, 40, 3), np.uint8) for n in (2, 1, 2)]},
+            r"video is uint8 \[n, T, H, W, 3\], one T for all clips, not 1 and 2",
+        ),
+    ],
+)
+def test_what_is_no_clips_is_refused(
+    model: embedding.Model, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        model.embed(**given)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(np.nan, 2.5), (1, np.nan), (np.inf, np.inf), (-np.inf, np.inf), (1, np.inf), (-1, 2)],
+)
+def test_what_is_no_span_is_refused_without_advice(
+    model: embedding.Model, start: float, end: float
+) -> None:
+    message = f"a span needs 0 <= start < end in seconds, not {start:g} to {end:g}$"
+    with pytest.raises(UsageError, match=message):
+        model.score("v.mp4", start, end)
 
 
 def test_wrong_use_is_refused(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sonant.errors import TableError, UsageError
-from sonant.files import replacing
+from sonant.files import replacing, spare
 from sonant.types import Clip
 
 VERSION = "2"
@@ -96,15 +96,19 @@ class Clips:
         return cls(table, Path(root))
 
     @classmethod
-    def read(cls, path: Path | str) -> Clips:
+    def read(cls, path: Path | str, *, made_by: str = "sonant index") -> Clips:
         """Read a table that `write` wrote.
+
+        Args:
+            path: the file.
+            made_by: the command that makes such tables, for the error's words.
 
         Raises:
             TableError: the file is missing, no clip table, of another version, or damaged.
         """
         path = Path(path)
         if not path.is_file():
-            raise TableError(f"{path}: no such clip table; `sonant index` makes one")
+            raise TableError(f"{path}: no such clip table; `{made_by}` makes one")
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
@@ -117,7 +121,7 @@ class Clips:
             raise TableError(
                 f"{path}: is {f'clip table version {version}' if version else 'no clip table'}, "
                 f"with columns {', '.join(table.column_names)}; this sonant reads clip tables of "
-                f"version {VERSION}: make it again with `sonant index`"
+                f"version {VERSION}: make it again with `{made_by}`"
             )
         root = Path(metadata[b"root"].decode())
         try:
@@ -131,7 +135,11 @@ class Clips:
         Args:
             path: the file.
             made_from: a hash of all that the table is made from, for `holds`.
+
+        Raises:
+            UsageError: something is there that is no clip table.
         """
+        spare(Path(path), "sonant.clips", "clip table")
         metadata = {
             b"sonant.clips": VERSION.encode(),
             b"root": str(self.root.resolve()).encode(),
@@ -204,7 +212,7 @@ class Clips:
 
         Args:
             mask: booleans [rows].
-            split: name of a split.
+            split: name of a split; "" for the clips of none.
             quarantined: True for bad rows only, False for good ones.
             packed: whether the row has a place in a pack.
 
@@ -215,10 +223,10 @@ class Clips:
         if split is not None:
             splits = self.column("split")
             if split not in splits:
-                there = ", ".join(repr(name) for name in sorted(set(splits)))
-                raise UsageError(
-                    f"no clip is in split {split!r}; the splits there are: {there or 'none'}"
-                )
+                there = ", ".join(repr(name) for name in sorted(set(splits) - {""}))
+                known = f"; the splits there are: {there}"
+                none = ", nor in another; leave the split out for all clips"
+                raise UsageError(f"no clip is in split {split!r}{known if there else none}")
             keep &= splits == split
         if quarantined is not None:
             keep &= (self.column("quarantine") != "") == quarantined

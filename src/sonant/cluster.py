@@ -33,6 +33,8 @@ ROUNDS = 2
 """Passes of k-means‖ that draw rows far from those drawn before."""
 TRIES = 4
 """Times that what they drew is clustered; the best is the start."""
+REPAIRS = 50
+"""Iterations beyond those asked for, in which clusters without rows may still find some."""
 _BLOCK = {"cpu": 1024, "cuda": 65_536}
 """Rows in memory at once: as many as a processor's caches hold, or an accelerator wants."""
 _EQUAL = 2.0**-46
@@ -523,6 +525,11 @@ def _lloyd(
         objective[iterations - 1 :] = [(spread + squares).clamp(min=0)]
         if swept.counts.all() and (iteration >= iterations or not swept.changed):
             break
+        if iteration > iterations + REPAIRS:
+            raise UsageError(
+                f"k={len(centroids)} clusters wanted, but {int((swept.counts == 0).sum())} of them "
+                "have no row however often they are drawn: rows differ by too little"
+            )
     objective += objective[-1:] * (iterations - len(objective))
     return Clusters(centroids, assignment.labels, torch.cat(objective))
 

@@ -452,6 +452,11 @@ class Examples:
         for modality, name in (("audio", "sound"), ("video", "pictures")):
             if self.partial and modality in wanted - found:
                 raise self._missing_everywhere(name)
+        if not frames:
+            raise UsageError(
+                f"clip {self.ids[0]!r} and others that were looked at have no pictures; this "
+                f"method learns from clips that have all of {', '.join(self.modalities)}"
+            )
         if frames < v.frames:
             raise UsageError(
                 f"the packed clips have {frames} different frames and {v.frames} are wanted: ask "

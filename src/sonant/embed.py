@@ -6,6 +6,7 @@ clip's features do not depend on what is embedded beside it.
 
 import hashlib
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -34,8 +35,9 @@ from sonant.data import (
 from sonant.distributed import device
 from sonant.encoders.conv3d import FromFrames
 from sonant.encoders.released import hash_in, known, released
-from sonant.errors import MediaError, TableError, UsageError, at_least
+from sonant.errors import MediaError, SonantError, TableError, UsageError, at_least
 from sonant.features import Features
+from sonant.files import spare
 from sonant.media.read import read
 from sonant.media.text import train_tokenizer
 from sonant.methods.method import Method
@@ -84,22 +86,22 @@ class Model:
             text: narrations as they are; marks such as #C are cleaned away here.
 
         Raises:
-            UsageError: the model has no such modality, or the input is of another kind or shape.
+            UsageError: the model has no such modality, or the input is of another kind or shape, or
+                empty.
         """
-        given = {"video": video, "audio": audio, "text": text}
-        if unknown := [
-            m for m, x in given.items() if x is not None and m not in self.method.modalities
-        ]:
+        given = {"video": video, "audio": audio, "text": [text] if isinstance(text, str) else text}
+        clips = {m: _listed(m, x) for m, x in given.items() if x is not None}
+        if unknown := [m for m in clips if m not in self.method.modalities]:
             raise UsageError(
                 f"this model embeds {', '.join(self.method.modalities)}, not {', '.join(unknown)}"
             )
         inputs: Arrays = {}
-        if video is not None:
-            inputs["video"] = np.stack([self._frames(np.asarray(clip)) for clip in video])
-        if audio is not None:
-            inputs["audio"] = np.stack([self._sound(np.asarray(wave)) for wave in audio])
-        if text is not None:
-            inputs["text"] = self._words([text] if isinstance(text, str) else list(text))
+        if "video" in clips:
+            inputs["video"] = self._films(clips["video"])
+        if "audio" in clips:
+            inputs["audio"] = np.stack([self._sound(np.asarray(wave)) for wave in clips["audio"]])
+        if "text" in clips:
+            inputs["text"] = self._words(clips["text"])
         found: dict[Modality, Array] = {}
         for modality, x in inputs.items():
             seen = self.views.encoded(modality, x)
@@ -114,7 +116,7 @@ class Model:
         if not, the cosine of what is heard and what is seen, in [-1, 1].
 
         Raises:
-            UsageError: the span is not as long as the clips of the training.
+            UsageError: the span is none, or not as long as the clips of the training.
             MediaError: the span cannot be read, or lacks sound or pictures.
         """
         cosine = self._cosine(path, start, end)
@@ -136,6 +138,8 @@ class Model:
 
     def _cosine(self, path: Path | str, start: float, end: float) -> float:
         v = self.views
+        if not (start >= 0 and isfinite(start) and isfinite(end)):
+            raise UsageError(f"a span needs 0 <= start < end in seconds, not {start:g} to {end:g}")
         if not v.fits(end - start):
             raise UsageError(
                 f"{start:g} to {end:g} is {end - start:.4g} s, and this model compares sound with "
@@ -155,8 +159,15 @@ class Model:
             whole = set(self.method.modalities) <= set(batch.inputs)
             return self.method.embed(batch), self.method.scores(batch) if whole else {}
 
+    def _films(self, clips: list[Any]) -> Array:
+        films = [self._frames(np.asarray(clip)) for clip in clips]
+        if len(lengths := {len(film) for film in films}) > 1:
+            said = " and ".join(map(str, sorted(lengths)))
+            raise UsageError(f"video is uint8 [n, T, H, W, 3], one T for all clips, not {said}")
+        return np.stack(films)
+
     def _frames(self, clip: Array) -> Array:
-        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3:
+        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3 or not clip.size:
             raise UsageError(
                 f"video is uint8 [n, T, H, W, 3]; a clip is {clip.dtype} {list(clip.shape)}"
             )
@@ -169,12 +180,27 @@ class Model:
             )
         return self.views.heard(self.views.audio(wave.astype(np.float32), self.views.rate))
 
-    def _words(self, texts: list[str]) -> Array:
+    def _words(self, texts: list[Any]) -> Array:
+        if foreign := [text for text in texts if not isinstance(text, str)]:
+            raise UsageError(f"text is narrations, not {type(foreign[0]).__name__}")
         words = self.views.text(texts)
         silent = np.flatnonzero(~self.views.says(words))
         if len(silent):
             raise UsageError(f"text {texts[silent[0]]!r} has no words to embed")
         return words
+
+
+def _listed(what: str, given: Any) -> list[Any]:
+    """The clips of one modality, one or more."""
+    try:
+        clips = list(given)
+    except TypeError as error:
+        raise UsageError(
+            f"{what} is {type(given).__name__}; wanted are clips, one or more"
+        ) from error
+    if not clips:
+        raise UsageError(f"{what} has no clips; wanted are one or more")
+    return clips
 
 
 def load(run: Path, calibration: Path | None = None) -> Model:
@@ -371,6 +397,7 @@ def _written(model: Model, examples: Examples, out: Path, *, batch: int, workers
     """The features of the good clips, part by part, unless they are there already."""
     at_least(1, batch=batch)
     at_least(0, workers=workers)
+    spare(out, "sonant.features", "table of features")
     clips = examples.clips
     rows = np.flatnonzero(clips.column("quarantine") == "")
     if not len(rows):
@@ -400,6 +427,7 @@ def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: in
         there = {m: x.numpy() for m, x in made.there.items()}
         found, said = model.rows(made)
         for modality, x in found.items():
+            _check_finite(x, there[modality], examples.ids[made.index.numpy()], modality, model)
             embeddings.setdefault(modality, []).append(_nan(x, there[modality]))
         for name, x in said.items():
             whole = np.logical_and.reduce(list(there.values()))
@@ -411,6 +439,16 @@ def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: in
         {modality: np.concatenate(parts) for modality, parts in embeddings.items()},
         scores={name: np.concatenate(parts) for name, parts in scores.items()},
     )
+
+
+def _check_finite(x: Tensor, there: Array, ids: Array, modality: Modality, model: Model) -> None:
+    """NaN would read as a clip without the modality."""
+    wrong = there & ~x.isfinite().all(1).cpu().numpy()
+    if wrong.any():
+        raise SonantError(
+            f"clip {ids[wrong][0]!r}: its embedding of {modality} is not finite; the weights of "
+            f"{model.name.rpartition('@')[0] or model.name} are not, or its media are odd"
+        )
 
 
 def _nan(x: Tensor, there: Array) -> Array:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sonant.errors import TableError
-from sonant.files import replacing
+from sonant.files import replacing, spare
 from sonant.types import MODALITIES, Modality
 
 VERSION = "1"
@@ -108,7 +108,12 @@ class Features:
             raise TableError(f"{path}: {error}") from error
 
     def write(self, path: Path | str) -> None:
-        """Write as Parquet, whole or not at all."""
+        """Write as Parquet, whole or not at all.
+
+        Raises:
+            UsageError: something is there that is no features.
+        """
+        spare(Path(path), "sonant.features", "table of features")
         metadata = {"sonant.features": VERSION, "run": self.run, "data": self.data}
         with replacing(Path(path)) as partial:
             pq.write_table(self.table.replace_schema_metadata(metadata), partial)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sonant.errors import SonantError
+from sonant.errors import SonantError, UsageError
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "the folder may not be written",
-    errno.EPERM: "the folder may not be written",
+    errno.EACCES: "no permission for the file or its folder",
+    errno.EPERM: "no permission for the file or its folder",
     errno.EROFS: "the disk is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
@@ -96,3 +96,30 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def spare(path: Path, mark: str, kind: str) -> None:
+    """Refuse to write over what is there, unless it is one of sonant's own Parquet files.
+
+    Args:
+        path: where one is to be written.
+        mark: what the metadata of its kind have.
+        kind: in words.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import read_metadata
+
+    if not path.exists():
+        return
+    try:
+        there = read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        there = {}
+    if mark.encode() not in there:
+        raise UsageError(
+            f"{path}: is there already, and is no {kind} that could be written anew; give another "
+            "name, or delete it"
+        )

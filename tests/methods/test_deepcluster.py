@@ -489,6 +489,8 @@ def test_what_cannot_be_clustered_is_told_at_once(tmp_path: Path) -> None:
     alike = seen() | {"audio": torch.ones(N, 5)}
     with pytest.raises(UsageError, match=r"clusters of audio: all 24 rows .* are equal"):
         begun(made, x=alike)
+    with pytest.raises(UsageError, match=r"clusters of video\+audio: all rows of audio are equal"):
+        begun(method(concatenated), x=alike | {"video": seen()["video"]})
     with pytest.raises(UsageError, match="keep at most pca=2"):
         begun(method(single, ["audio"], pca=6))
     with pytest.raises(UsageError, match="NMI above 0 and at most 1, not 2"):

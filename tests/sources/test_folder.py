@@ -1,4 +1,6 @@
+import csv as standard
 import gzip
+import io
 import os
 import struct
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sonant.errors import TableError, UsageError
-from sonant.sources.folder import Window, folder, made_from
+from sonant.sources.folder import Window, folder, made_from, read_csv
 
 
 def video(path: Path, seconds: float, *, sound: bool = True) -> None:
@@ -54,7 +58,10 @@ def test_each_bad_row_says_why_and_the_good_ones_stay(root: Path) -> None:
         "b.MP4,nan,#C C waits": "time is 'nan'",
         "b.MP4,-1,#C C waits": "time is '-1'",
         "b.MP4,soon,#C C waits": "time is 'soon'",
-        "b.MP4,,#C C waits": "time is None",
+        "b.MP4,,#C C waits": "the row has no time",
+        "b.MP4, ,#C C waits": "the row has no time",
+        ",1.0,#C C waits": "the row has no video",
+        " ,1.0,#C C waits": "the row has no video",
         "b.MP4,2.0,": "the narration is empty",
         "b.MP4,2.0,  ": "the narration is empty",
         "gone.mp4,1.0,#C C leaves": "file is missing",
@@ -231,6 +238,15 @@ def test_one_moment_narrated_twice_makes_two_ids(root: Path) -> None:
             'id,video,time,text\n\na,b.MP4,1,"x\n\ny"\n\na,b.MP4,2,x\n',
             "'a' stands in lines 3, 7",
         ),
+        (
+            'video,time,text\nb.MP4,1,"a\n\nb"\nb.MP4,2,"open quote\nb.MP4,3,x\nb.MP4,4,x\n',
+            r"""csv, line 5: the cell that begins '"open quote' has no quote at its end; one""",
+        ),
+        (
+            'video,time,text\r\nb.MP4,1,"open\r\nb.MP4,2,"x"\r\nb.MP4,3,x\r\n',
+            r"""csv, line 2: the cell that begins '"open' has no quote at its end; one""",
+        ),
+        ('video,time,"text\nb.MP4,1,x\n', r"""csv, line 1: the cell that begins '"text' has"""),
     ],
 )
 def test_wrong_tables_say_what_is_wanted(root: Path, text: str, message: str) -> None:
@@ -295,6 +311,88 @@ def test_whatever_a_table_is_made_from_changes_its_hash(tmp_path: Path) -> None:
     assert len(set(hashes)) == len(hashes)
 
 
-def test_two_ways_to_write_a_path_are_one_video(root: Path) -> None:
-    text = "video,time,text\n./b.MP4,1,#C C cuts\nb.MP4,2,#C C cuts\n"
-    assert set(folder(root, narrations=csv(root, text)).column("video")) == {"b.MP4"}
+@given(st.text('",x\n\r', max_size=12))
+@example('a,"x\n')
+@example('a,"x"" y","\n"\n')
+@example('a,x"y,"x"y\n')
+def test_a_quote_is_refused_where_the_standard_library_refuses_it(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "quotes.csv"
+    path.write_bytes(text.encode())
+    try:
+        list(standard.reader(io.StringIO(text, newline=""), strict=True))
+        closed = True
+    except standard.Error:
+        closed = False
+    try:
+        read_csv(path)
+        said = ""
+    except TableError as error:
+        said = str(error)
+    assert ("no quote at its end" not in said) == closed
+
+
+def test_a_large_table_may_have_line_breaks_within_quotes(tmp_path: Path) -> None:
+    texts = [f"#C C cuts,\n{'then ' * 8}waits {k}" for k in range(30_000)]
+    path = tmp_path / "n.csv"
+    rows = [f'v{k % 9}.mp4,{k},"{text}"\n' for k, text in enumerate(texts)]
+    path.write_text("video,time,text\n" + "".join(rows))
+    assert path.stat().st_size > 1 << 20
+    assert read_csv(path)["text"].to_pylist() == texts
+
+
+def test_however_a_path_is_written_it_is_one_video(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    names = ["b.MP4", "./b.MP4", "gone/../b.MP4", f"../{root.name}/b.MP4", str(root / "b.MP4")]
+    names += [f"{root}//kitchen/../b.MP4", f"{tmp_path}/link/b.MP4"]
+    text = "video,time,text\n" + "".join(f"{name},{k},x\n" for k, name in enumerate(names))
+    narrations = csv(root, text)
+    for way in (root, tmp_path / "link"):
+        assert set(read_csv(narrations, root=way)["video"].to_pylist()) == {"b.MP4"}
+    table = folder(root, narrations=narrations)
+    assert set(table.column("video")) == {"b.MP4"}
+    assert set(table.column("split")) == {""}  # three videos would be dealt
+    torn = "video,time,text,split\nb.MP4,1,x,val\n" + f"{root}/b.MP4,1,x,test\n"
+    with pytest.raises(TableError, match=r"video 'b.MP4' is in the splits 'val' and 'test'"):
+        folder(root, narrations=csv(root, torn))
+
+
+def test_a_path_may_be_relative_to_where_one_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root / "kitchen")
+    text = f"video,time,text\nb.MP4,1,x\n{root}/b.MP4,2,x\n"
+    assert set(read_csv(csv(root, text), root=Path(".."))["video"].to_pylist()) == {"b.MP4"}
+
+
+def test_a_label_finds_its_narration_however_the_path_is_written(root: Path) -> None:
+    (root / "truth.csv").write_text(f"video,time,sounding\n{root / 'b.MP4'},2,false\n")
+    narrations = csv(root, "video,time,text\nkitchen/../b.MP4,2,#C C cuts\n")
+    table = folder(root, narrations=narrations, labels=root / "truth.csv")
+    assert table.column("sounding").tolist() == [False]
+
+
+def test_a_video_elsewhere_has_its_whole_path_and_a_link_its_own_name(
+    root: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in ("a.mp4", "z.mp4"):
+        (away / name).symlink_to(root / "b.MP4")
+    text = "video,time,text\na.mp4,1,x\nz.mp4,1,x\n" + f"{root}/b.MP4,1,x\n"
+    relative = os.path.relpath(root / "b.MP4", away)
+    table = folder(away, narrations=csv(root, text + f"{relative},2,x\n"))
+    assert table.column("video").tolist() == ["a.mp4", "z.mp4", *[str(root / "b.MP4")] * 2]
+    assert not table.column("quarantine").any()
+    assert len(set(table.column("split")[:3])) == 3
+
+
+def test_rows_without_a_video_are_no_video(root: Path) -> None:
+    text = "video,time,text\n,1,x\n,2,x\nb.MP4,1,x\nmute.mp4,1,x\n"
+    table = folder(root, narrations=csv(root, text))
+    assert set(table.column("split")) == {""}
+    assert table.column("quarantine").tolist() == ["the row has no video"] * 2 + [""] * 2
+    split = "video,time,text,split\n,1,x,val\n,2,x,test\n"
+    table = folder(root, narrations=csv(root, split))
+    assert table.column("quarantine").tolist() == ["the row has no video"] * 2

@@ -49,7 +49,7 @@ from sonant.files import why
 def world(
     out: Out,
     *,
-    videos: int = 60,
+    videos: int | None = None,
     seed: int = 0,
     workers: int = 2,
     check: bool = False,
@@ -58,12 +58,17 @@ def world(
 
     Args:
         out: folder to write to; videos that are there already stay.
-        videos: how many, of one to three minutes each.
+        videos: how many, of one to three minutes each; 60 if not given.
         seed: the same seed makes the same content.
         workers: processes.
         check: instead, make a fresh world of about 16,000 clips, train small supervised heads on
             it and print how it meets what docs/world.md demands of it (half an hour).
     """
+    if check and videos is not None:
+        raise UsageError(
+            f"--check makes a world of its own size, and --videos {videos} asks for another: give "
+            "the one or the other"
+        )
     if check:
         from sonant.world_check import check as check_world
 
@@ -71,7 +76,7 @@ def world(
         return
     from sonant.sources.world import world as make_world
 
-    make_world(out, videos=videos, seed=seed, workers=workers)
+    make_world(out, videos=60 if videos is None else videos, seed=seed, workers=workers)
 
 
 def pack(

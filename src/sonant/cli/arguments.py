@@ -22,6 +22,7 @@ from sonant import __version__
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.features import Features
+from sonant.files import spare
 
 Command = Callable[..., None]
 console = Console(quiet=os.environ.get("RANK", "0") != "0")
@@ -104,15 +105,35 @@ def features_of(clips: Clips, pairs: tuple[str, ...]) -> dict[str, Features]:
 
 def key(asked: object, pack: Path, *features: Path) -> str:
     """Hash of what a score is asked for and of the files that it is made from."""
+    from sonant.media.pack import table_of
+
     hash = hashlib.sha256(f"{__version__} {asked!r}".encode())
-    for path in (pack / "clips.parquet", *features):
+    for path in (table_of(pack), *features):
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         hash.update(hashlib.sha256(path.read_bytes()).digest())
     return hash.hexdigest()
 
 
-def write_clips(out: Path, make: Callable[[], Clips], *, made_from: str) -> None:
+def split_of(pack: Path, name: str, flag: str = "--split") -> str | None:
+    """The split of that name; None for all clips.
+
+    Raises:
+        UsageError: there is no such split.
+    """
+    from sonant.media.pack import Pack
+
+    if name == "all":
+        return None
+    there = sorted(set(Pack.open(pack).clips.column("split")) - {""})
+    if name not in there:
+        known = f"; {', '.join(there)} and all are to choose from"
+        none = f", nor in another; {flag} all takes all clips"
+        raise UsageError(f"{flag} {name}: no clip is in that split{known if there else none}")
+    return name
+
+
+def write_clips(out: Path, make: Callable[[], Clips], *, made_from: str) -> Clips:
     """Write a clip table, unless it is there and made from just this, and say what is in it.
 
     Raises:
@@ -122,11 +143,14 @@ def write_clips(out: Path, make: Callable[[], Clips], *, made_from: str) -> None
         console.print(f"no file has changed since {out} was made; delete it to make it again")
         clips = Clips.read(out)
     else:
+        spare(out, "sonant.clips", "clip table")
         clips = make()
         clips.write(out, made_from=made_from)
     show_quarantine(clips)
-    console.print(f"{len(clips)} clips of {len(set(clips.column('video')))} videos in {out}")
+    videos = set(clips.column("video")) - {""}
+    console.print(f"{len(clips)} clips of {len(videos)} videos in {out}")
     demand_good(clips, out)
+    return clips
 
 
 def demand_good(clips: Clips, out: Path) -> None:

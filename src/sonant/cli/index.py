@@ -54,7 +54,8 @@ def index_folder(
         "seed": seed,
     }
     wanted = made_from(root, **settings)
-    write_clips(out, lambda: folder(root, **settings, workers=workers), made_from=wanted)
+    clips = write_clips(out, lambda: folder(root, **settings, workers=workers), made_from=wanted)
+    _tell_unsplit(clips)
 
 
 def index_windows(
@@ -102,7 +103,9 @@ def index_windows(
         whole = recordings(source, labels=labels, splits=splits, seed=seed, workers=workers)
         return windows(whole, seconds=seconds, stride=stride, count=count)
 
-    write_clips(out, make, made_from=wanted)
+    clips = write_clips(out, make, made_from=wanted)
+    if source.is_dir():
+        _tell_unsplit(clips)
 
 
 def index_world(
@@ -414,6 +417,18 @@ def index_kitchen20(
 
 def _index(listing: Listing, out: Path, workers: int) -> None:
     write_clips(out, lambda: listing.clips(workers=workers), made_from=listing.made_from())
+
+
+def _tell_unsplit(clips: Clips) -> None:
+    """Say that there were too few videos to deal into splits, if so, and how to go on."""
+    from sonant.sources.folder import FRACTIONS
+
+    few = len(set(clips.column("video")) - {""}) < len(FRACTIONS)
+    if few and set(clips.column("split")) == {""}:
+        console.print(
+            f"no split is set, which takes {len(FRACTIONS)} videos or more; "
+            "`--split all` takes all clips"
+        )
 
 
 def _show(title: str, rows: Iterable[tuple[str, str]]) -> None:

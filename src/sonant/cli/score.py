@@ -15,6 +15,7 @@ from sonant.cli.arguments import (
     features_of,
     key,
     named,
+    split_of,
 )
 from sonant.clips import Clips
 from sonant.errors import UsageError, at_least
@@ -77,11 +78,10 @@ def score_discovery(
         _check_place(calibration, calibrate, features)
     asked = (features, baselines, trivial, split, reference_split, temperature, seed)
     made_from = {"discovery": key(asked, pack, *named(features + baselines).values())}
-    judging = (
-        _split(pack, split), _split(pack, reference_split, "--reference-split"), temperature, seed
-    )  # fmt: skip
+    judged = split_of(pack, split)
+    judging = (judged, split_of(pack, reference_split, "--reference-split"), temperature, seed)
     if calibrate is not None:
-        _split(pack, calibrate_split, "--calibrate-split")
+        split_of(pack, calibrate_split, "--calibrate-split")
     if not report.holds(out, made_from):
         _discover(pack, features, baselines, trivial, judging, out, made_from)
     console.print(report.discovery_table(report.read(out)))
@@ -187,7 +187,7 @@ def _calibrate(
         found = calibration(
             models, clips, kind=kind, score=score, learn_from=learn_from, split=split, rule=rule,
             reference_split=bank, temperature=temperature, seed=seed,
-            trained_on=_trained_on(models, clips),
+            trained_on=_trained_on(models, clips, learn_from),
         )  # fmt: skip
         report.save(out, clips=clips, calibration=found, made_from=made_from)
     console.print(report.calibration_table(report.read(out)))
@@ -210,15 +210,18 @@ def _calibrate(
         console.print(f"calibration kept in {keep}", markup=False)
 
 
-def _trained_on(models: Mapping[str, Features], clips: Clips) -> dict[str, str]:
-    """Name to the split that a model was trained on, where its run is there and says so."""
+def _trained_on(models: Mapping[str, Features], clips: Clips, learn_from: str) -> dict[str, str]:
+    """Name to the split that a model was trained on, where its run is there and says so.
+
+    One that was trained on all clips was trained on the split to learn from.
+    """
     runs = {name: Path(of.run.rpartition("@")[0]) for name, of in models.items() if of.run}
     there = {name: run for name, run in runs.items() if (run / "record.json").is_file()}
     if not there:
         return {}
     from sonant.checkpoint import read_record
 
-    digests = {
+    digests = {clips.where(quarantined=False).digest(): learn_from} | {
         clips.where(split=split, quarantined=False).digest(): split
         for split in sorted(set(clips.column("split")))
     }
@@ -227,23 +230,6 @@ def _trained_on(models: Mapping[str, Features], clips: Clips) -> dict[str, str]:
         with suppress(UsageError):  # the record of another sonant: it is not known
             found[name] = digests.get(read_record(run)["data"], "")
     return {name: split for name, split in found.items() if split}
-
-
-def _split(pack: Path, name: str, flag: str = "--split") -> str | None:
-    """The split of that name; None for all clips.
-
-    Raises:
-        UsageError: there is no such split.
-    """
-    from sonant.media.pack import Pack
-
-    there = sorted(set(Pack.open(pack).clips.column("split")) - {""})
-    if name != "all" and name not in there:
-        raise UsageError(
-            f"{flag} {name}: no clip is in that split; {', '.join(there) or 'none'} and all are "
-            "to choose from"
-        )
-    return None if name == "all" else name
 
 
 def score_retrieval(
@@ -283,8 +269,8 @@ def score_retrieval(
     found = retrieval(
         features_of(clips, features),
         clips,
-        split=_split(pack, split),
-        reference_split=_split(pack, reference_split, "--reference-split") if centred else None,
+        split=split_of(pack, split),
+        reference_split=split_of(pack, reference_split, "--reference-split") if centred else None,
         centred=centred,
         more_than=more_than,
         seed=seed,
@@ -342,7 +328,7 @@ def score_clusters(
             media.clips,
             modality=modality,
             number=clusters,
-            split=_split(pack, split),
+            split=split_of(pack, split),
             grouping=grouping,
             metric=metric,
             labels=labels,
@@ -448,7 +434,7 @@ def score_recognition(
             features_of(clips, features),
             clips,
             label=label,
-            split=_split(pack, split),
+            split=split_of(pack, split),
             average=average,
             recording=recording,
             seed=seed,

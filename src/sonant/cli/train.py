@@ -9,7 +9,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sonant.cli.arguments import Command, Out, PackFolder, RunFolder, console
+from sonant.cli.arguments import Command, Out, PackFolder, RunFolder, console, split_of
 
 
 def trainings() -> dict[str, Command]:
@@ -36,7 +36,7 @@ def train_again(
         run: folder of the run to do again.
         pack: folder of the pack to train on.
         out: folder of the new run.
-        split: the clips to train on.
+        split: the clips to train on; "all" for all of them.
         validation: the split that chose the run's best epoch, if one did.
         initial: the weights that the run began with, if it did.
         workers: processes that decode ahead.
@@ -53,7 +53,7 @@ def train_again(
 
     recipe, arguments = recorded(run)
     good = Pack.open(pack).clips.where(packed=True, quarantined=False)
-    check_same_data(run, good.where(split=split))
+    check_same_data(run, good.where(split=split_of(pack, split)))
     check_same_files(run)
     check_same_validation(run, None if validation is None else good.where(split=validation))
     check_same_start(run, initial)
@@ -84,16 +84,17 @@ def train(
     initial: Path | None = None,
     like: Path | None = None,
 ) -> None:
-    """Train a recipe on the good clips of one split of a pack."""
+    """Train a recipe on the good clips of one split of a pack, or of all."""
     from sonant.media.pack import Pack
     from sonant.train import train as train_run
     from sonant.validation import Validation
 
-    clips = Pack.open(pack).clips.where(split=split, packed=True, quarantined=False)
+    there = Pack.open(pack).clips
+    clips = there.where(split=split_of(pack, split), packed=True, quarantined=False)
     media = Pack(clips, pack)
     chosen_by = None
     if validation is not None:
-        held = Pack.open(pack).clips.where(split=validation, packed=True, quarantined=False)
+        held = there.where(split=validation, packed=True, quarantined=False)
         chosen_by = Validation(held, Pack(held, pack))
     kept = pack / "cache" if cache else None
     train_run(
@@ -167,7 +168,7 @@ def of_recipe(
 TRAIN_ARGUMENTS = """
     pack: folder of the pack to train on.
     run: folder of the run; one that was interrupted goes on, a finished one is left alone.
-    split: the clips to train on.
+    split: the clips to train on; "all" for all of them.
     validation: the split whose clips choose the best epoch, for recipes that classify; none: the
         last epoch.
     initial: begin with the towers of these weights, such as those of another run's first stage.

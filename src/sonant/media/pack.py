@@ -145,7 +145,7 @@ class Pack:
             UsageError: no such pack, or its place cannot be reached.
         """
         if "://" not in str(folder):
-            return cls(Clips.read(Path(folder) / "clips.parquet"), folder)
+            return cls(Clips.read(table_of(Path(folder)), made_by="sonant pack"), folder)
         place = f"{str(folder).rstrip('/')}/clips.parquet"
         with TemporaryDirectory() as here:
             table = Path(here) / "clips.parquet"
@@ -154,7 +154,7 @@ class Pack:
                 system.get_file(path, str(table))
             except (OSError, ValueError, ImportError) as error:
                 raise UsageError(f"{place}: cannot be fetched: {error}") from error
-            return cls(Clips.read(table), folder)
+            return cls(Clips.read(table, made_by="sonant pack"), folder)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -188,6 +188,22 @@ class Pack:
                 "does the shard belong to this table? if so, it is damaged: delete the shard and "
                 "pack again"
             ) from error
+
+
+def table_of(folder: Path) -> Path:
+    """Where the clip table of a pack lies, with the clips' places in the shards.
+
+    Raises:
+        UsageError: there is no pack.
+    """
+    table = folder / "clips.parquet"
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; `sonant pack` makes a pack of a clip table")
+    if not table.is_file():
+        raise UsageError(
+            f"{folder}: no pack there (no such clip table: {table}); `sonant pack` makes one"
+        )
+    return table
 
 
 def _pread(place: str, offset: int, size: int) -> bytes:

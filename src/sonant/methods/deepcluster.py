@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sonant.clips import Clips
 from sonant.cluster import Blocks, Rows, kmeans, preparation, sinkhorn, to_tensor
 from sonant.data import Array, seeded
-from sonant.distributed import dealt, gather, rank, ranks
+from sonant.distributed import dealt, device, gather, largest, rank, ranks
 from sonant.errors import TableError, UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND
@@ -352,6 +352,8 @@ class DeepCluster(Method):
         seed = int(torch.randint(2**31, ()))
         x, k = self.features_of(source, seen), self.clusters[source]
         try:
+            if len(self.sources[source]) > 1:
+                _check_differ({encoder: seen[encoder] for encoder in self.sources[source]})
             return self.rounds.clusters(x, k, clips=len(self.ids), seed=seed)
         except UsageError as error:
             raise UsageError(f"{stage.name}, clusters of {source}: {error}") from error
@@ -459,6 +461,15 @@ class Assigned(DeepCluster):
 
     def _check(self, routes: Routes) -> None:
         at_least(2, **{f"clusters of {source}": k for source, k in self.clusters.items()})
+
+
+def _check_differ(parts: Mapping[str, Rows]) -> None:
+    """Refuse an encoder's features that are all one; beside another's it would not show."""
+    for encoder, part in parts.items():
+        first = to_tensor(part[:1])
+        differ = any(bool((rows != first.to(rows)).any()) for _, _, rows in Blocks(part))
+        if not largest(torch.tensor([int(differ)], device=device())).item():
+            raise UsageError(f"all rows of {encoder} are equal, and say nothing")
 
 
 def read_clusters(path: Path, source: str) -> dict[str, int]:

@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sonant.clips import LABEL, Clips
-from sonant.errors import SonantError, TableError
+from sonant.errors import SonantError, TableError, UsageError
 from sonant.files import replacing
 from sonant.media.pack import Pack
 from sonant.report import figures
@@ -209,10 +209,15 @@ def report(
         `out`.
 
     Raises:
+        UsageError: a file that is no page is where the page should be.
         TableError: the report or a log is not what it should be.
         SonantError: an example is not in the pack, or the page cannot be written.
     """
     found = read(path)
+    if Path(out).is_file() and b"<!doctype html" not in Path(out).read_bytes()[:200].lower():
+        raise UsageError(
+            f"{out}: is there already, and is no page; give another name, or delete it"
+        )
     films = {} if pack is None else _films(found, Pack.open(pack))
     runs = {name: _lines(Path(log)) for name, log in (logs or {}).items()}
     page = _template().render(

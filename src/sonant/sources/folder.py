@@ -1,9 +1,9 @@
 """Any folder of videos, with or without a CSV of what is done in them and when.
 
-The CSV has a column `video` (path inside the folder), either `time` (roughly when the action is) or
-`start` and `end`, and `text` (the narration). `id` and `split` are taken if there, a video lying in
-one split; every further column becomes a label, `sounding` a truth value. Times are seconds or
-`[hours:]minutes:seconds`.
+The CSV has a column `video` (path inside the folder, or a whole path), either `time` (roughly when
+the action is) or `start` and `end`, and `text` (the narration). `id` and `split` are taken if
+there, a video lying in one split; every further column becomes a label, `sounding` a truth value.
+Times are seconds or `[hours:]minutes:seconds`.
 
 A row that cannot be used is kept with its reason in `quarantine`; whether a file with sound alone
 or pictures alone can be used is for `pack` to say. A clip around a `time` that would begin before
@@ -16,10 +16,12 @@ import csv
 import hashlib
 import io
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +62,8 @@ LOOK_SIZE = 8
 OWN_COLUMNS = ("id", "video", "time", "start", "end", "text", "split")
 SOUNDING = ("sounding", LABEL + "sounding")
 TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_QUOTED = re.compile(r'"(?<![^,\r\n]")[^"]*(?:""[^"]*)*("(?![^,\r\n]))?')
+"""A cell that begins with a quote, up to the quote that ends it, if one does."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,12 @@ def folder(
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
     table, videos = _listed(root, narrations)
-    if not videos:
+    if table is None and not videos:
         raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
     looks = [_Look(root, videos[k : k + LOOK_SIZE]) for k in range(0, len(videos), LOOK_SIZE)]
     found = crew.run(looks, workers=workers, patience=patience, title="index")
     answers = [look if isinstance(look, str) else Probe(**look) for some in found for look in some]
-    seen = dict(zip(videos, answers, strict=True))
+    seen = {"": "the row has no video"} | dict(zip(videos, answers, strict=True))
     if table is None or narrations is None:
         rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
     else:
@@ -136,8 +140,7 @@ def folder(
     clips = _sounding_or_unknown(clips)
     if table is not None and "split" in table.column_names:
         return clips
-    enough = len(set(clips.column("video"))) >= len(fractions)
-    return clips.split(fractions, seed=seed) if enough else clips
+    return clips.split(fractions, seed=seed) if len(videos) >= len(fractions) else clips
 
 
 def made_from(
@@ -172,8 +175,8 @@ def _listed(root: Path, narrations: Path | None) -> tuple[pa.Table | None, list[
     """The narrations, if any, and the videos that they are of, or else all that there are."""
     if narrations is None:
         return None, _videos(root)
-    table = _narrations(narrations)
-    return table, sorted(set(table["video"].to_pylist()))
+    table = _narrations(narrations, root)
+    return table, sorted(set(table["video"].to_pylist()) - {""})
 
 
 def _check(*, stride: float | None, seed: int, workers: int, patience: float) -> None:
@@ -249,8 +252,8 @@ def _too_short(duration: float, window: Window) -> str:
     return f"the video is {duration:.3f} s long, shorter than a clip of {window.length:.3f} s"
 
 
-def _narrations(path: Path) -> pa.Table:
-    table = read_csv(path)
+def _narrations(path: Path, root: Path) -> pa.Table:
+    table = read_csv(path, root=root)
     there = set(table.column_names)
     if not {"video", "text"} <= there or not ("time" in there or {"start", "end"} <= there):
         raise TableError(
@@ -271,19 +274,26 @@ def _check_rows(table: pa.Table, path: Path) -> None:
 def _check_splits(table: pa.Table, path: Path) -> None:
     splits: dict[str, str] = {}
     for video, split in zip(table["video"].to_pylist(), table["split"].to_pylist(), strict=True):
-        if split and splits.setdefault(video, split) != split:
+        if video and split and splits.setdefault(video, split) != split:
             raise TableError(
                 f"{path}: video {video!r} is in the splits {splits[video]!r} and {split!r}; "
                 "all clips of a video are in one"
             )
 
 
-def read_csv(path: Path) -> pa.Table:
+def read_csv(path: Path, *, root: Path | None = None) -> pa.Table:
     """A CSV with `OWN_COLUMNS` as text, the others with the types of label they look like.
 
+    A video has one name however its path is written, so that it lies in one split; none is "".
+
+    Args:
+        path: the file, which may be compressed.
+        root: the folder that names are relative to. Those of videos in it become so; those of
+            others, absolute. If not given, absolute names stay.
+
     Raises:
-        TableError: it cannot be read, repeats columns or labels, has a column without a name, or a
-            `sounding` that is no truth value.
+        TableError: it cannot be read, repeats columns or labels, has a column without a name, a
+            quote that is not closed, or a `sounding` that is no truth value.
     """
     texts = {*OWN_COLUMNS, *SOUNDING}
     table = _parsed(path, texts)
@@ -293,12 +303,29 @@ def read_csv(path: Path) -> pa.Table:
     if others := {field.name for field in table.schema if field.type not in kinds}:  # dates, say
         table = _parsed(path, texts | others)
     if "video" in names:
-        paths = [str(PurePosixPath(video)) if video else "" for video in table["video"].to_pylist()]
-        videos = pa.array(paths, pa.string())  # ./a.mp4 and a.mp4 are one video, in one split
+        written = table["video"].to_pylist()
+        name_of = {video: _name(video or "", root) for video in set(written)}
+        videos = pa.array([name_of[video] for video in written], pa.string())
         table = table.set_column(names.index("video"), "video", videos)
     for name in (name for name in SOUNDING if name in names):
         table = table.set_column(names.index(name), name, _truths(table[name], name, path))
     return table
+
+
+def _name(written: str, root: Path | None) -> str:
+    """A video's one name. Links of folders are followed where they lead to `root`, no others."""
+    if not written.strip():
+        return ""
+    name = Path(os.path.normpath(written))
+    if root is None or not (name.is_absolute() or name.parts[:1] == ("..",)):
+        return name.as_posix()
+    home = Path(os.path.realpath(root))
+    path = Path(os.path.normpath(home / name))
+    real = Path(os.path.realpath(path.parent), path.name)
+    for place, top in ((path, Path(os.path.normpath(root.absolute()))), (path, home), (real, home)):
+        if place.is_relative_to(top):
+            return place.relative_to(top).as_posix()
+    return path.as_posix()
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
@@ -323,20 +350,47 @@ def _parsed(path: Path, texts: Iterable[str]) -> pa.Table:
         null_values=[""],
         strings_can_be_null=True,
     )
+    rows = pyarrow.csv.ReadOptions(use_threads=False)  # with threads, errors name no row
+    cells = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
-        rows = pyarrow.csv.ReadOptions(use_threads=False)  # with threads, errors name no row
-        return pyarrow.csv.read_csv(path, read_options=rows, convert_options=options)
+        _check_quotes(path)
+        return pyarrow.csv.read_csv(
+            path, read_options=rows, parse_options=cells, convert_options=options
+        )
     except FileNotFoundError as error:
         raise TableError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: not a readable CSV file: {error}") from error
 
 
+def _opened(path: Path) -> io.TextIOWrapper:
+    """A text, decompressed, with its line breaks as they are."""
+    return io.TextIOWrapper(pa.input_stream(path), "utf-8-sig", errors="replace", newline="")
+
+
+def _check_quotes(path: Path) -> None:
+    """Refuse a cell that begins with a quote and does not end with one: it would take in others."""
+    with _opened(path) as file:
+        text = file.read()
+    for cell in _QUOTED.finditer(text):
+        if cell[1] is None:
+            line = len(re.findall(r"\r\n|\r|\n", text[: cell.start()])) + 1
+            raise TableError(
+                f"{path}, line {line}: the cell that begins {_first(cell[0])!r} has no quote at "
+                "its end; one that begins with a quote ends with one, and quotes in it are doubled"
+            )
+
+
+def _first(text: str, most: int = 30) -> str:
+    """The first line of a text, or the beginning of it."""
+    return text.splitlines()[0][:most]
+
+
 def _lines(path: Path) -> list[int]:
     """The line that each row of a CSV begins in; empty lines are no rows."""
     lines: list[int] = []
-    with pa.input_stream(path) as file:
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))
+    with _opened(path) as file:
+        reader = csv.reader(file)
         before = 0
         for row in reader:
             if row:
@@ -397,6 +451,8 @@ def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[fl
         return 0.0, window.length, look
     given = {name: _seconds(row[name]) for name in ("time", "start", "end") if name in row}
     for name, value in given.items():
+        if not (row[name] or "").strip():
+            return 0.0, window.length, f"the row has no {name}"
         if not math.isfinite(value) or value < 0:
             why = f"{name} is {row[name]!r}; wanted are seconds, 0 or more"
             return 0.0, window.length, why
@@ -453,7 +509,7 @@ def _ids(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
 
 def _labelled(clips: Clips, narrations: pa.Table | None, path: Path) -> Clips:
     """Join a second CSV's columns by video and time."""
-    table = read_csv(path)
+    table = read_csv(path, root=clips.root)
     if not {"video", "time"} <= set(table.column_names):
         there = ", ".join(table.column_names)
         raise TableError(f"{path}: has the columns {there}; wanted are video, time and labels")

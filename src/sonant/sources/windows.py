@@ -112,7 +112,7 @@ def footage(root: Path, *, labels: Path | None = None) -> Listing:
     if not there:
         looked = " ".join(sorted(SUFFIXES | SOUNDS))
         raise UsageError(f"{root}: no videos and no sounds there (looked for {looked})")
-    told = {} if labels is None else _told(labels)
+    told = {} if labels is None else _told(labels, root)
     if told and there.isdisjoint(told):
         raise TableError(
             f"{labels}: none of its videos is in {root}; its first is {next(iter(told))!r}, the "
@@ -287,9 +287,9 @@ def _too_short(clips: Clips, seconds: float) -> dict[str, str]:
     return dict.fromkeys(clips.column("id")[short], f"shorter than a window of {seconds:g} s")
 
 
-def _told(path: Path) -> dict[str, tuple[str, Mapping[str, Label]]]:
-    """Split and labels of each video that a CSV names."""
-    table = read_csv(path)
+def _told(path: Path, root: Path) -> dict[str, tuple[str, Mapping[str, Label]]]:
+    """Split and labels of each video of a folder that a CSV names."""
+    table = read_csv(path, root=root)
     if "video" not in table.column_names:
         raise TableError(
             f"{path}: has the columns {', '.join(table.column_names)}; wanted are video and labels"
