@@ -46,7 +46,7 @@ They see all of a clip, 8 frames of 1.5 s, and hear all of it but where Table I 
 """
 PRETRAINING: dict[str, Any] = {"epochs": 10, "rate": 1e-2, "contrast_weight": 0.05, "joint": 32}
 """Of narrow networks. The contrast weighs NT-Xent by 3.2, as the paper's 0.1 does at 16 clips."""
-RATE = 0.1
+RATE = 0.03
 """Of narrow networks that are fine-tuned; at the paper's 0.01 they are far from done (LOG.md)."""
 BATCH = 32
 """Of small towers: so few clips are too few steps in the twins' own batches of 128."""
