@@ -116,7 +116,9 @@ def test_a_result_is_kept_for_its_clips_only(
     assert trivial(moved, tmp_path, out).data != trivial(packed(4), tmp_path).data
     assert Features.read(out).data == moved.where(packed=True).packed_digest()
     out.write_text("no table")
-    assert len(trivial(packed(4), tmp_path, out)) == 4
+    with pytest.raises(UsageError, match="is no table of features"):
+        trivial(packed(4), tmp_path, out)
+    assert out.read_text() == "no table"
 
 
 def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
