@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fast lint types golden science bench docs
@@ -20,10 +21,10 @@ demo: setup ## the whole way once: make a world, train on it, score, write demo/
 	$(BIN)/sonant demo demo
 
 test: setup ## every test but the golden and the long scientific ones
-	$(BIN)/pytest -m 'not golden and not science'
+	$(PYTEST) -m 'not golden and not science'
 
 fast: setup ## the tests to run at every edit
-	$(BIN)/pytest -m 'not slow and not golden and not science'
+	$(PYTEST) -m 'not slow and not golden and not science'
 
 lint: setup ## style, imports, docstrings
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import chain
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,15 @@ def test_training_refuses_a_clip_without_sound(workers: int) -> None:
     examples = Examples(toy_clips(12), Deaf(), views(), ALL)
     with pytest.raises(SonantError, match=r"clip 'c3' \(row 3\) has no audio; this method takes"):
         list(loader(examples, [Request(np.arange(4))], workers=workers))
+
+
+def test_an_error_leaves_no_workers_behind() -> None:
+    """Those that are left until they are collected take twenty seconds to end."""
+    asked = [Request(np.array([row])) for row in range(60)]
+    others = set(active_children())
+    with pytest.raises(SonantError, match="clip 'c3'") as error:
+        list(loader(Examples(toy_clips(60), Deaf(), views(), ALL), asked, workers=2))
+    assert not set(active_children()) - others and error.tb is not None
 
 
 def texts(clips: Clips, said: list[str]) -> Clips:

@@ -768,10 +768,14 @@ def _ahead(
     )
     results = iter(made)
     Finalize(None, _end, (WeakSet(set(active_children()) - others),), exitpriority=0)
-    for request, result in zip(asked, results, strict=True):
-        if isinstance(result, SonantError):
-            raise result
-        yield request, result
+    try:
+        for request, result in zip(asked, results, strict=True):
+            if isinstance(result, SonantError):
+                raise result
+            yield request, result
+    finally:
+        # An error would hold on to them, and who is collected in a cycle cannot call workers off.
+        del results
 
 
 def to_batch(rows: Array, arrays: Arrays, there: There | None = None) -> Batch:
