@@ -13,7 +13,7 @@ PACKAGE = Path(sonant.__file__).parent
 LAYERS = [
     {"errors"},
     {"types", "files", "hub", "processes"},
-    {"clips", "features"},
+    {"assignments", "clips", "features"},
     {"media"},
     {"data", "sources", "metrics"},
     {"objectives", "distributed", "encoders"},
@@ -26,7 +26,15 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-TORCHLESS = ["clips", "features", "media.read", "media.pack", "sources.folder", "sources.world"]
+TORCHLESS = [
+    "assignments",
+    "clips",
+    "features",
+    "media.read",
+    "media.pack",
+    "sources.folder",
+    "sources.world",
+]
 TORCHLESS += [
     "metrics.ranking",
     "tasks.discovery",

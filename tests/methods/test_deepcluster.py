@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sonant.assignments import read_assignment
 from sonant.checkpoint import RecipeFunction, check_same_files, load_towers, make
 from sonant.clips import Clips
 from sonant.data import Examples, Request, requests
@@ -37,7 +38,6 @@ from sonant.methods.deepcluster import (
     evenly,
     mdc_small,
     multi_head,
-    read_clusters,
     same_modality_small,
     sdc_small,
     single,
@@ -313,7 +313,7 @@ def test_a_run_logs_its_clusters_and_leaves_them_by_clip(trained: Path) -> None:
         assert set(table["audio"].to_pylist()) == {0, 1, 2}
         assert set(table["video"].to_pylist()) == {0, 1, 2, 3}
     last = torch.load(trained / "last.pt", weights_only=True)["model"]
-    found = read_clusters(trained / "round 2.parquet", "audio")
+    found = read_assignment(trained / "round 2.parquet", "audio").of
     assert last["labels_audio"].tolist() == list(found.values())
 
 
@@ -426,20 +426,22 @@ def test_the_last_clusters_train_new_encoders(trained: Path, tmp_path: Path) -> 
     run(tmp_path / "final", xdc_final_small, **final)
     assert set(log(tmp_path / "final")[0]["terms"]) == {"video from audio"}
     state = torch.load(tmp_path / "final" / "last.pt", weights_only=True)["model"]
-    assert state["labels_audio"].tolist() == list(read_clusters(Path(table), "audio").values())
+    assert state["labels_audio"].tolist() == list(read_assignment(Path(table), "audio").clusters)
     load(tmp_path / "final")
     with pytest.raises(UsageError, match=r"no cluster for 2 of the 20 clips.*'c18'; it is of"):
         run(tmp_path / "a", xdc_final_small, clips=toy_clips(20), **final)
     with pytest.raises(UsageError, match="ask for `--clusters 3` or more, not 2"):
         run(tmp_path / "b", xdc_final_small, **final | {"clusters": 2})
-    with pytest.raises(TableError, match=r"no clusters of 'text'; it has those of \['audio'"):
+    with pytest.raises(
+        TableError, match=r"no clusters of 'text'; `--source` is one of audio, video"
+    ):
         run(tmp_path / "c", xdc_final_small, **final | {"source": "text"})
     with pytest.raises(TableError, match=r"nowhere\.parquet: no such table of clusters"):
         run(tmp_path / "d", xdc_final_small, **final | {"table": "nowhere.parquet"})
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(toy_clips(2).table, foreign)
     with pytest.raises(TableError, match="is no table of clusters of version 1"):
-        read_clusters(foreign, "audio")
+        read_assignment(foreign, "audio")
 
 
 def test_a_table_of_clusters_that_changes_is_noticed(trained: Path, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
+from sonant.assignments import Assignment, read_assignment, to_table
 from sonant.clips import COLUMNS, Clips
 from sonant.errors import TableError, UsageError
 from sonant.features import Features
 from sonant.tasks import clusters as module
-from sonant.tasks.clusters import Cluster, Clusters, Row, clusters
+from sonant.tasks.clusters import Cluster, Clusters, Row, assigned, clusters
 from sonant.types import Clip
 
 
@@ -213,3 +215,62 @@ def test_every_clip_may_be_its_own_cluster(table: Clips, model: Features) -> Non
     assert {(one.clips, len(one.members)) for one in row.clusters} == {(1, 1)}
     assert isinstance(row.clusters[0], Cluster)
     assert row.measures["verb"]["purity"].value == 1
+
+
+def round_of(table: Clips) -> Assignment:
+    """A table that a round left, of the test clips."""
+    ids = table.where(split="test").column("id")[::-1]
+    rng = np.random.default_rng(0)
+    clusters = np.array([0, 1, 3])[rng.integers(0, 3, len(ids))]  # number 2 has no clips
+    return Assignment("audio", list(ids), clusters, rng.random(len(ids), np.float32))
+
+
+def test_a_rounds_clusters_are_shown_as_they_are(table: Clips) -> None:
+    found = round_of(table)
+    report = assigned("XDC", found, table, source="audio", permutations=10, members=4)
+    row, of = only(report), found.of
+    test = table.where(split="test")
+    numbers = np.array([of[id] for id in test.column("id")])
+    away = dict(zip(found.ids, found.distances.tolist(), strict=True))
+    sizes = np.bincount(numbers)
+    assert [one.clips for one in row.clusters] == sorted(sizes[sizes > 0])[::-1]
+    truth = test.column("verb").astype(str)
+    assert row.measures["verb"]["ami"].value == pytest.approx(
+        adjusted_mutual_info_score(truth, numbers)
+    )
+    for cluster in row.clusters:
+        (number,) = {of[one.id] for one in cluster.members}
+        inside = [away[id] for id in test.column("id") if of[id] == number]
+        assert cluster.distance == pytest.approx(np.mean(inside))
+        assert cluster.cosine is None
+        assert cluster.members[0].distance == pytest.approx(min(inside))
+        distances = [one.distance for one in cluster.members]
+        assert distances == sorted(distances, key=lambda x: x or 0)
+    assert report.notes == []
+
+
+def test_a_round_of_other_clips_is_refused_and_of_some_is_said(table: Clips) -> None:
+    found = round_of(table)
+    with pytest.raises(UsageError, match=r"none is among the \d+ clips of split train"):
+        assigned("XDC", found, table, source="audio", split="train")
+    half = table.where(np.isin(table.column("id"), found.ids[:60]))
+    report = assigned("XDC", found, half, source="audio", permutations=10)
+    assert only(report).clips == 60
+    assert report.notes == ["60 of 120 clustered clips are not among these."]
+
+
+def test_a_table_of_a_round_is_read_as_it_was_written(tmp_path: Path, table: Clips) -> None:
+    found = round_of(table)
+    both = {
+        "audio": (found.clusters, found.distances),
+        "video": (found.clusters + 1, found.distances),
+    }
+    path = tmp_path / "round 1.parquet"
+    pq.write_table(to_table(found.ids, both, "round 1"), path)
+    audio, video = (read_assignment(path, source) for source in ("audio", "video"))
+    assert audio.of == found.of and list(video.clusters) == list(found.clusters + 1)
+    assert list(audio.distances) == list(found.distances)
+    with pytest.raises(TableError, match="of several sources; `--source` is one of audio, video"):
+        read_assignment(path)
+    pq.write_table(to_table(found.ids, {"audio+video": both["audio"]}, "round 1"), path)
+    assert read_assignment(path).source == "audio+video"

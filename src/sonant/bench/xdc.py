@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sonant.assignments import read_assignment
 from sonant.bench.runs import RESAMPLES, Draw, Judge, Result, Row, reach
 from sonant.bench.tables import Column, Table, differences, paired, table, write
 from sonant.checkpoint import RecipeFunction
@@ -21,7 +22,6 @@ from sonant.methods.classify import classify_small
 from sonant.methods.deepcluster import (
     cdc_small,
     mdc_small,
-    read_clusters,
     same_modality_small,
     sdc_small,
     xdc_small,
@@ -243,7 +243,7 @@ def _clusters(draw: Draw) -> list[Table]:
     verbs = dict(zip(packed.column("id"), packed.column(VERB), strict=True))
     lines = []
     for source in SEEN_HEARD:
-        clusters = read_clusters(path, source)
+        clusters = read_assignment(path, source).of
         ids = [id for id in clusters if verbs[id] is not None]
         numbers, labels = [clusters[id] for id in ids], [str(verbs[id]) for id in ids]
         read = by_purity(numbers, labels)

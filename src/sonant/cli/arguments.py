@@ -37,6 +37,7 @@ RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 EmbedPlaces = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] PACK OUT")
 ]
+RoundTable = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
 Report = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")]
 
 RESERVED = ("base rate", "verb prior", "chance", "guessing", "commonest class")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sonant.cli.arguments import (
     ClipTable,
     Command,
     PackFolder,
+    RoundTable,
     console,
     features_of,
     key,
@@ -21,6 +22,9 @@ from sonant.clips import Clips
 from sonant.errors import UsageError, at_least
 from sonant.features import Features
 from sonant.types import Modality
+
+if TYPE_CHECKING:
+    from sonant.media.pack import Pack
 
 Kind = Literal["platt", "isotonic"]
 Rule = Literal["balanced", "f1", "half"]
@@ -315,7 +319,6 @@ def score_clusters(
     """
     from sonant import report
     from sonant.media.pack import Pack
-    from sonant.report.sheet import contact_sheet
     from sonant.tasks.clusters import clusters as cluster
 
     asked = (features, modality, clusters, grouping, metric, labels, members, split, sample, seed)
@@ -337,6 +340,63 @@ def score_clusters(
             seed=seed,
         )
         report.save(out, clips=media.clips, clusters=found, made_from=made_from)
+    _show_clusters(out, media, sheet)
+
+
+def score_round(
+    pack: PackFolder,
+    table: RoundTable,
+    *,
+    source: str = "",
+    labels: tuple[str, ...] = ("verb", "noun"),
+    members: int = 10,
+    split: str = "all",
+    out: Path = Path("report.json"),
+    sheet: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Show the clusters that a round of deep clustering found, and what is nearest their centroids.
+
+    Args:
+        pack: folder of the pack that was trained on.
+        table: what the round left in the run's folder, such as "runs/xdc/round 6.parquet".
+        source: whose features were clustered: audio, video, or audio+video if side by side. It may
+            be left out where there is but one.
+        labels: what to compare with, and to read the clusters by.
+        members: clips nearest each centroid that are shown; in the page they play.
+        split: look at the clips of this split alone; "all" for all that were clustered.
+        out: the report to write, or to add to, in place of other clusters.
+        sheet: a PNG of the clips nearest the centroids.
+        seed: of the permutations that give the chance level.
+    """
+    from sonant import report
+    from sonant.assignments import read_assignment
+    from sonant.media.pack import Pack
+    from sonant.tasks.clusters import assigned
+
+    found = read_assignment(table, source)
+    made_from = {"clusters": key(("round", source, labels, members, split, seed), pack, table)}
+    media = Pack.open(pack)
+    if not report.holds(out, made_from):
+        shown = assigned(
+            f"{table.resolve().parent.name}, {table.stem}",
+            found,
+            media.clips,
+            source=found.source,
+            run=str(table),
+            split=split_of(pack, split),
+            labels=labels,
+            members=members,
+            seed=seed,
+        )
+        report.save(out, clips=media.clips, clusters=shown, made_from=made_from)
+    _show_clusters(out, media, sheet)
+
+
+def _show_clusters(out: Path, media: Pack, sheet: Path | None) -> None:
+    from sonant import report
+    from sonant.report.sheet import contact_sheet
+
     made = report.read(out)
     console.print(report.clusters_table(made))
     if any(row["purest"] for row in made["clusters"]["rows"]):
@@ -510,6 +570,7 @@ SCORE: Mapping[str, Command] = {
     "discovery": score_discovery,
     "retrieval": score_retrieval,
     "clusters": score_clusters,
+    "round": score_round,
     "recognition": score_recognition,
     "svm": score_svm,
     "annotations": score_annotations,

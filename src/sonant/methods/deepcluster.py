@@ -12,17 +12,17 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
+from sonant.assignments import read_assignment, to_table
 from sonant.clips import Clips
 from sonant.cluster import Blocks, Rows, kmeans, preparation, sinkhorn, to_tensor
 from sonant.data import Array, seeded
 from sonant.distributed import dealt, device, gather, largest, rank, ranks
-from sonant.errors import TableError, UsageError, above_zero, at_least
+from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND
 from sonant.methods.method import Method, Opening, Recipe, at_least_fp32
@@ -31,8 +31,6 @@ from sonant.methods.parts import Parts, small
 from sonant.metrics.clustering import nmi, purity
 from sonant.types import Batch, Modality, Stage
 
-VERSION = "1"
-"""Of the tables of clusters that a run leaves."""
 SECOND = "second_"
 """What a second encoder of a modality is called, before the modality."""
 
@@ -375,12 +373,11 @@ class DeepCluster(Method):
         }
 
     def _table(self, stage: Stage, found: Mapping[str, tuple[Tensor, Tensor]]) -> pa.Table:
-        columns: dict[str, Any] = {"id": self.ids}
-        for source, (labels, away) in found.items():
-            columns[source] = labels.cpu().numpy()
-            columns[f"{source} distance"] = away.float().cpu().numpy()
-        metadata = {"sonant.clusters": VERSION, "stage": stage.name}
-        return pa.table(columns).replace_schema_metadata(metadata)
+        arrays = {
+            source: (labels.cpu().numpy(), away.float().cpu().numpy())
+            for source, (labels, away) in found.items()
+        }
+        return to_table(self.ids, arrays, stage.name)
 
     def _check(self, routes: Routes) -> None:
         known = set(self.encoders)
@@ -440,7 +437,7 @@ class Assigned(DeepCluster):
             UsageError: it lacks clips, or has more clusters.
         """
         super().attach(clips)
-        labels, k = read_clusters(self.table, self.source), self.clusters[self.source]
+        labels, k = read_assignment(self.table, self.source).of, self.clusters[self.source]
         lost = [id for id in self.ids if id not in labels]
         if lost:
             raise UsageError(
@@ -470,31 +467,6 @@ def _check_differ(parts: Mapping[str, Rows]) -> None:
         differ = any(bool((rows != first.to(rows)).any()) for _, _, rows in Blocks(part))
         if not largest(torch.tensor([int(differ)], device=device())).item():
             raise UsageError(f"all rows of {encoder} are equal, and say nothing")
-
-
-def read_clusters(path: Path, source: str) -> dict[str, int]:
-    """Clip id to cluster, of a table that a run of deep clustering left.
-
-    Raises:
-        TableError: the file is missing, or no such table, or has no such column.
-    """
-    if not path.is_file():
-        lost = f"{path}: no such table of clusters" if path.name else "no table of clusters named"
-        raise TableError(f"{lost}; `--table` is one that a round of `sonant train xdc` left")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path}: not a readable Parquet file: {error}") from error
-    version = (table.schema.metadata or {}).get(b"sonant.clusters", b"").decode()
-    if version != VERSION:
-        raise TableError(
-            f"{path}: is no table of clusters of version {VERSION}; its columns are "
-            f"{', '.join(table.column_names)}"
-        )
-    there = [column for column in table.column_names[1:] if not column.endswith(" distance")]
-    if source not in there:
-        raise TableError(f"{path}: has no clusters of {source!r}; it has those of {there}")
-    return dict(zip(table["id"].to_pylist(), table[source].to_pylist(), strict=True))
 
 
 def name(source: Source) -> str:

@@ -46,8 +46,14 @@ THUMB_FRAMES = 64
 """Most frames of a clip that is shown."""
 FILM_BYTES = 8_000_000
 """Most that the films of clusters fill in a page; beyond it, clips are stills."""
-SHOWN = ("purity", "NMI", "AMI", "ARI")
-"""Measures of clusters that a terminal has room for."""
+SHOWN = {
+    "purity": "purity",
+    "nmi": "NMI",
+    "ami": "AMI",
+    "ari": "ARI",
+    "hungarian_accuracy": "matched",
+}
+"""Measures of clusters."""
 PUREST = 5
 """Clusters that it shows for each label."""
 AREAS = {
@@ -310,7 +316,7 @@ def clusters_table(report: Mapping[str, Any]) -> Table:
     """Clusters for a terminal: how they meet the labels, beside permuted ones."""
     found = _part(report, "clusters")
     about = (
-        f"{found['modality']} embeddings of split {found['split']} in "
+        f"{found['modality']} features, {found['split']}, in "
         f"{len(found['rows'][0]['clusters'])} clusters; in brackets, with permuted labels"
     )
     notes = escape("\n".join(found["notes"]))
@@ -318,17 +324,22 @@ def clusters_table(report: Mapping[str, Any]) -> Table:
         title=escape(about), title_justify="left", box=None, caption=notes, caption_justify="left"
     )
     table.add_column("")
-    for name in SHOWN:
-        table.add_column(name, justify="right", no_wrap=True)
+    labels = list(dict.fromkeys(label for row in found["rows"] for label in row["measures"]))
+    for label in labels:
+        table.add_column(escape(label), justify="right", no_wrap=True)
     for row in found["rows"]:
         sizes = [cluster["clips"] for cluster in row["clusters"]]
         name = f"[bold]{escape(row['name'])}[/]"
         table.add_row(f"{name}, {row['clips']} clips in {sizes[0]} to {sizes[-1]}")
-        for label, of in row["measures"].items():
-            levels = [of[name.lower()] for name in SHOWN]
-            cells = [f"{_fraction(m['value'])} ({_fraction(m['chance'])})" for m in levels]
-            table.add_row(f"  {escape(label)}", *cells)
+        levels = [row["measures"].get(label) for label in labels]
+        for measure, said in SHOWN.items() if any(levels) else ():
+            cells = [_above_chance(of[measure]) if of else "–" for of in levels]
+            table.add_row(f"  {said}", *cells)
     return table
+
+
+def _above_chance(level: Mapping[str, float]) -> str:
+    return f"{_fraction(level['value'])} ({_fraction(level['chance'])})"
 
 
 def concepts_table(report: Mapping[str, Any]) -> Table:

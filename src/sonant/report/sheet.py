@@ -90,14 +90,15 @@ def _picture(shown: Image.Image | None) -> Image.Image:
 def _head(draw: ImageDraw.ImageDraw, found: Mapping[str, Any], row: Row) -> None:
     title = (
         f"{row['name']}: {row['clips']} clips ({found['split']}) in {len(row['clusters'])} "
-        f"clusters of their {found['modality']} embeddings"
+        f"clusters of their {found['modality']} features"
     )
     measured = [
         f"{label}: purity {of['purity']['value']:.2f} (chance {of['purity']['chance']:.2f}), "
         f"AMI {of['ami']['value']:.2f}"
         for label, of in row["measures"].items()
     ]
-    method = f"{found['grouping']}, {found['metric']}"
+    own = found["grouping"] == "assigned"
+    method = "as the run found them" if own else f"{found['grouping']}, {found['metric']}"
     draw.text((GAP, GAP), title, INK, _font(18, bold=True))
     draw.text((GAP, GAP + 26), "   ·   ".join([method, *measured]), SOFT, _font(13))
     left = draw.im.size[0] - GAP
@@ -114,7 +115,8 @@ def _side(draw: ImageDraw.ImageDraw, cluster: Row, number: int, top: int) -> Non
     about += [f"{one['value']} {one['share']:.0%}" for one in cluster["common"].values()]
     if cluster["sounding"] is not None:
         about.append(f"{cluster['sounding']:.0%} sound")
-    about.append(f"mean cosine {cluster['cosine']:.2f}".replace("-", "−"))
+    if cluster["cosine"] is not None:
+        about.append(f"mean cosine {cluster['cosine']:.2f}".replace("-", "−"))
     draw.text((GAP, top), str(number), INK, _font(18, bold=True))
     for place, text in enumerate(about):
         font = _font(13)

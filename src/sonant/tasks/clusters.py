@@ -3,7 +3,8 @@
 MC3 (section 6.1, Fig. 6) groups the video embeddings of the test clips into 20 clusters by
 agglomerative clustering and shows the 8 foremost clips of one. It names neither linkage nor metric;
 here they are arguments. XDC (section 5, Table 6) ranks the clusters of k-means by their purity and
-reads each by its three commonest labels.
+reads each by its three commonest labels; Fig. 2 shows the clips nearest the centroids. Those are
+the clusters that training itself has found, which `assigned` shows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from sonant.assignments import Assignment
 from sonant.clips import Clips
 from sonant.errors import UsageError, at_least
 from sonant.features import Features
@@ -58,11 +60,13 @@ class Member:
     video: str
     start: float
     end: float
-    cosine: float
-    """With the cluster's centre."""
     labels: dict[str, str]
     """Those that were asked for and are known."""
     sounding: bool | None
+    cosine: float | None = None
+    """With the cluster's centre."""
+    distance: float | None = None
+    """Squared, from the centroid that a run had."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,16 @@ class Cluster:
 
     clips: int
     videos: int
-    cosine: float
-    """Mean cosine of its clips with its centre, the mean of their unit embeddings."""
     sounding: float | None
     """Share of sounding clips; None without truth."""
     common: dict[str, Common]
     """Label to its commonest value."""
     members: list[Member]
     """The clips nearest the centre."""
+    cosine: float | None = None
+    """Mean cosine of its clips with its centre, the mean of their unit embeddings."""
+    distance: float | None = None
+    """Mean squared distance of its clips from the centroid that a run had."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,9 @@ class Clusters:
     """Model name to the run that its features are from."""
     split: str
     modality: str
+    """Whose embeddings are clustered; of a run's own clusters, its name of the source."""
     grouping: str
+    """`assigned` where a run had found them."""
     metric: str
     permutations: int
     seed: int
@@ -210,6 +218,68 @@ def clusters(
     )
 
 
+def assigned(
+    name: str,
+    found: Assignment,
+    clips: Clips,
+    *,
+    source: str,
+    run: str = "",
+    split: str | None = None,
+    labels: Sequence[str] = LABELS,
+    members: int = 10,
+    permutations: int = 100,
+    seed: int = 0,
+) -> Clusters:
+    """Show the clusters that a round of deep clustering found, as they are (XDC, Fig. 2).
+
+    Args:
+        name: of the model.
+        found: its clusters of one source.
+        clips: the table that it was trained on, or one with more clips.
+        source: whose features were clustered.
+        run: what found them.
+        split: look at the clips of this split alone; None for all that were clustered.
+        labels: what clusters are compared with, where clips have them; see `clusters`.
+        members: clips nearest each centroid, fewer where a cluster is small.
+        permutations: for the chance level.
+        seed: of the permutations.
+
+    Raises:
+        UsageError: none of the clips were clustered; labels that there are not.
+    """
+    at_least(0, seed=seed)
+    at_least(1, members=members, permutations=permutations)
+    labels = _known(labels, clips)
+    judged = clips.where(split=split, quarantined=False)
+    places = {id: place for place, id in enumerate(found.ids)}
+    rows = [places.get(id, -1) for id in judged.column("id")]
+    here = judged.where(np.array(rows, np.int64) >= 0)
+    taken = [row for row in rows if row >= 0]
+    if not taken:
+        raise UsageError(
+            f"of the {len(found.ids)} clips that {name} clustered, the first {found.ids[0]!r}, "
+            f"none is among the {len(judged)} clips of {f'split {split}' if split else 'the table'}"
+        )
+    numbers = _by_size(found.clusters[taken])
+    measures, purest = _compared(numbers, here, labels, permutations, seed)
+    shown = _clusters(numbers, here, labels, members, distance=found.distances[taken])
+    notes = [f"No clip has the label {of}." for of in labels if of not in measures]
+    if lost := len(found.ids) - len(taken):
+        notes.append(f"{lost} of {len(found.ids)} clustered clips are not among these.")
+    return Clusters(
+        runs={name: run},
+        split=split or "all clustered clips",
+        modality=source,
+        grouping="assigned",
+        metric="euclidean",
+        permutations=permutations,
+        seed=seed,
+        rows=[Row(name, len(here), measures, purest, shown)],
+        notes=notes,
+    )
+
+
 @dataclass(frozen=True)
 class _Ask:
     """What is asked of every model; see `clusters`."""
@@ -259,9 +329,8 @@ def _row(name: str, features: Features, judged: Clips, ask: _Ask, notes: list[st
     found = _grouped(e, ask.number, ask.grouping, ask.metric, ask.seed)
     measures, purest = _compared(found, here, ask.labels, ask.permutations, ask.seed)
     notes += [f"{name}: {note}" for note in _left_out(x, kept, ask.modality)]
-    return Row(
-        name, len(here), measures, purest, _clusters(found, e, here, ask.labels, ask.members)
-    )
+    shown = _clusters(found, here, ask.labels, ask.members, cosine=_cosines(found, e))
+    return Row(name, len(here), measures, purest, shown)
 
 
 def _kept(x: Array, sample: int | None, number: int, seed: int, *, most: int) -> Array:
@@ -299,8 +368,14 @@ def _grouped(e: Array, number: int, grouping: Grouping, metric: Metric, seed: in
             f"k-means makes {np.count_nonzero(sizes)} clusters of these {len(e)} clips, not "
             f"{number}: no more of their embeddings differ"
         )
-    place = np.empty(number, np.int64)
-    place[np.argsort(-sizes, kind="stable")] = np.arange(number)
+    return _by_size(found)
+
+
+def _by_size(found: Array) -> Array:
+    """Clusters numbered anew, the largest first, without those that have no clips."""
+    there, found = np.unique(found, return_inverse=True)
+    place = np.empty(len(there), np.int64)
+    place[np.argsort(-np.bincount(found), kind="stable")] = np.arange(len(there))
     return np.asarray(place[found])
 
 
@@ -352,31 +427,38 @@ def _levels(found: Array, truth: Array, permutations: int, seed: int) -> dict[st
     return levels
 
 
+def _cosines(found: Array, e: Array) -> Array:
+    """Of each clip with its cluster's centre."""
+    centres = unit(np.stack([e[found == place].mean(0) for place in range(found.max() + 1)]))
+    return np.asarray((e * centres[found]).sum(1))
+
+
 def _clusters(
-    found: Array, e: Array, clips: Clips, labels: Sequence[str], members: int
+    found: Array, clips: Clips, labels: Sequence[str], members: int, **near: Array
 ) -> list[Cluster]:
+    """What there is to say of each; `near` is `cosine` or `distance`, of every clip."""
     values = {label: label_of(clips, label) for label in labels}
     heard = sounding(clips)
     return [
-        _cluster(np.flatnonzero(found == place), e, clips, values, heard, members)
+        _cluster(np.flatnonzero(found == place), clips, values, heard, members, near)
         for place in range(found.max() + 1)
     ]
 
 
 def _cluster(
     rows: Array,
-    e: Array,
     clips: Clips,
     values: Mapping[str, Array],
     heard: Sequence[bool | None],
     members: int,
+    near: Mapping[str, Array],
 ) -> Cluster:
-    cosines = e[rows] @ unit(e[rows].mean(0, keepdims=True))[0]
+    ((name, of),) = near.items()
     told = [heard[row] for row in rows if heard[row] is not None]
     nearest: list[Member] = []
-    for place in np.argsort(-cosines, kind="stable"):
+    for place in np.argsort(of[rows] if name == "distance" else -of[rows], kind="stable"):
         row = int(rows[place])
-        one = _member(clips, row, float(cosines[place]), values, heard[row])
+        one = _member(clips, row, values, heard[row], {name: float(of[row])})
         if not any(_overlap(one, other) for other in nearest):
             nearest.append(one)
         if len(nearest) == members:
@@ -384,12 +466,12 @@ def _cluster(
     return Cluster(
         clips=len(rows),
         videos=len(set(clips.column("video")[rows])),
-        cosine=float(cosines.mean()),
         sounding=float(np.mean(told)) if told else None,
         common={
             label: common for label, of in values.items() for common in _common(of[rows].tolist())
         },
         members=nearest,
+        **{name: float(of[rows].mean())},
     )
 
 
@@ -400,11 +482,15 @@ def _common(values: Sequence[str]) -> list[Common]:
 
 
 def _member(
-    clips: Clips, row: int, cosine: float, values: Mapping[str, Array], heard: bool | None
+    clips: Clips,
+    row: int,
+    values: Mapping[str, Array],
+    heard: bool | None,
+    near: Mapping[str, float],
 ) -> Member:
     clip = clips[row]
     labels = {label: str(of[row]) for label, of in values.items() if of[row]}
-    return Member(clip.id, clip.text, clip.video, clip.start, clip.end, cosine, labels, heard)
+    return Member(clip.id, clip.text, clip.video, clip.start, clip.end, labels, heard, **near)
 
 
 def _overlap(one: Member, other: Member) -> bool:

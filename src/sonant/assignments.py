@@ -1,0 +1,83 @@
+"""Which cluster a round of deep clustering put each clip into, and how far from its centroid.
+
+On disk it is Parquet: `id`, and for each source, the encoders whose features were clustered, a
+column with the cluster's number from 0 and `<source> distance`, squared, as they were prepared for
+k-means. A run leaves one a round, such as `runs/xdc/round 6.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sonant.errors import TableError
+
+Array = np.ndarray[Any, Any]
+
+VERSION = "1"
+DISTANCE = " distance"
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The clusters of one source."""
+
+    source: str
+    """The encoders whose features were clustered, such as `audio+video`."""
+    ids: Sequence[str]
+    clusters: Array
+    """Of each clip, from 0."""
+    distances: Array
+    """Squared, from the cluster's centroid."""
+
+    @property
+    def of(self) -> dict[str, int]:
+        """Clip id to cluster."""
+        return dict(zip(self.ids, self.clusters.tolist(), strict=True))
+
+
+def to_table(ids: Sequence[str], found: Mapping[str, tuple[Array, Array]], stage: str) -> pa.Table:
+    """The table of a round: source to clusters and squared distances, each [clips]."""
+    columns: dict[str, Any] = {"id": ids}
+    for source, (clusters, distances) in found.items():
+        columns |= {source: clusters, source + DISTANCE: distances}
+    return pa.table(columns).replace_schema_metadata({"sonant.clusters": VERSION, "stage": stage})
+
+
+def read_assignment(path: Path, source: str = "") -> Assignment:
+    """What a run's round found for one source; it may be left unsaid where there is but one.
+
+    Raises:
+        TableError: the file is missing, is no such table, or has no such source.
+    """
+    if not path.is_file():
+        lost = f"{path}: no such table of clusters" if path.name else "no table of clusters named"
+        raise TableError(f"{lost}; `--table` is one that a round of `sonant train xdc` left")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: not a readable Parquet file: {error}") from error
+    version = (table.schema.metadata or {}).get(b"sonant.clusters", b"").decode()
+    if version != VERSION:
+        raise TableError(
+            f"{path}: is no table of clusters of version {VERSION}; its columns are "
+            f"{', '.join(table.column_names)}"
+        )
+    there = [name for name in table.column_names[1:] if not name.endswith(DISTANCE)]
+    if not source and len(there) == 1:
+        source = there[0]
+    if source not in there:
+        lacks = f"has no clusters of {source!r}" if source else "has clusters of several sources"
+        raise TableError(f"{path}: {lacks}; `--source` is one of {', '.join(there)}")
+    return Assignment(
+        source,
+        table["id"].to_pylist(),
+        table[source].to_numpy(),
+        table[source + DISTANCE].to_numpy(),
+    )
