@@ -18,7 +18,7 @@ from sonant.encoders.released import RELEASES, Release, Sight
 from sonant.errors import UsageError
 from sonant.features import Features
 from sonant.media.read import Media
-from sonant.types import Clip
+from sonant.types import Clip, Layer
 
 PLANES, FRAMES, SIDE = 8, 4, 20
 
@@ -84,6 +84,22 @@ def test_features_are_what_the_published_network_sees_in_the_middle(
     assert found.matrix("video")[2] == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-5)
     again = embed_released(model, clips(), out, media=Still(), batch=1, workers=0)
     assert again.table.equals(Features.read(out).table)
+
+
+def test_a_map_of_the_published_network_is_its_own(file: Path, tmp_path: Path) -> None:
+    model, _ = released_model("tiny", path=file)
+    frames = Still().read(2, frames=FRAMES).frames
+    assert frames is not None
+    seen = torch.from_numpy(frames[:, 2:18, 2:18].astype(np.float64) / 255)
+    film = (seen - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+    maps = video_maps(film.permute(3, 0, 1, 2)[None].float(), torch.load(file), eps=1e-3)
+    layers: dict[Layer, str] = {"conv3": "layer2", "conv4": "layer3", "conv5": "layer4"}
+    for layer, name in layers.items():
+        out = tmp_path / f"{layer}.parquet"
+        found = embed_released(model, clips(), out, media=Still(), workers=0, layer=layer)
+        wanted = maps[name][0].flatten().numpy()
+        assert found.matrix("video")[2] == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-5)
+        assert found.run != model.name
 
 
 def test_other_weights_of_the_layout_go_by_their_file(file: Path) -> None:

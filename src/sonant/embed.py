@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -40,9 +41,9 @@ from sonant.features import Features
 from sonant.files import spare
 from sonant.media.read import read
 from sonant.media.text import train_tokenizer
-from sonant.methods.method import Method
+from sonant.methods.method import Mapped, Method, at_least_fp32
 from sonant.tasks.calibration import Calibration
-from sonant.types import Batch, Embeddings, Modality
+from sonant.types import Batch, Embeddings, Layer, Modality
 
 CALIBRATION = "calibration.json"
 """A run's own calibration, in its folder."""
@@ -190,6 +191,37 @@ class Model:
         return words
 
 
+class _OfLayer(Method):
+    """A method that embeds a clip by a map on the way through each tower."""
+
+    def __init__(self, method: Method, layer: Layer) -> None:
+        super().__init__({m: method.towers[m] for m in method.modalities}, method.stages)
+        self.layer = layer
+        without = [m for m in self.modalities if not isinstance(self.towers[m], Mapped)]
+        if without:
+            raise UsageError(
+                f"the towers of {', '.join(without)} are no convolutional networks by stages, and "
+                f"have no {layer}; those of XDC and AVCL are"
+            )
+
+    def embed(self, batch: Batch) -> Embeddings:
+        """Unit rows [clips, planes * time * height * width] of each modality in the batch."""
+        rows: Embeddings = {}
+        for modality, x in batch.inputs.items():
+            if modality in self.modalities:
+                tower = self.towers[modality]
+                assert isinstance(tower, Mapped)
+                found = at_least_fp32(tower.maps(x)[self.layer])
+                rows[modality] = F.normalize(found.flatten(1), dim=1)
+        return rows
+
+
+def _of_layer(model: Model, layer: Layer) -> Model:
+    """A model that embeds by a map of its towers."""
+    path, _, weights = model.name.rpartition("@")
+    return Model(_OfLayer(model.method, layer), model.views, f"{path}@{_hash(weights, layer)}")
+
+
 def _listed(what: str, given: Any) -> list[Any]:
     """The clips of one modality, one or more."""
     try:
@@ -285,6 +317,7 @@ def embed(
     batch: int = 64,
     workers: int = 2,
     cache: Path | None = None,
+    layer: Layer | None = None,
 ) -> Features:
     """Embed the clips that are not quarantined, and write them as features.
 
@@ -300,13 +333,16 @@ def embed(
         workers: processes that decode ahead; 0 decodes in between.
         cache: folder in which the vectors of locked encoders are kept for other runs on them; None
             computes them each time. Decoded clips are not kept.
+        layer: embed by this map of each tower, all its numbers in a row, instead of by its output.
 
     Raises:
         UsageError: the run is not finished, no clip is good, or one is not as long as those of the
-            training.
+            training; or the towers have no such map.
         SonantError: a clip cannot be read.
     """
     model = _plain(Path(run))
+    if layer is not None:
+        model = _of_layer(model, layer)
     kept = cache if model.views.locked else None
     examples = Examples(clips, media, model.views, model.method.modalities, kept, partial=True)
     examples.check_lengths()
@@ -371,7 +407,14 @@ def pace(weights: str, model: Model, clips: Clips) -> str:
 
 
 def embed_released(
-    model: Model, clips: Clips, out: Path, *, media: Reader, batch: int = 64, workers: int = 2
+    model: Model,
+    clips: Clips,
+    out: Path,
+    *,
+    media: Reader,
+    batch: int = 64,
+    workers: int = 2,
+    layer: Layer | None = None,
 ) -> Features:
     """Embed clips with published weights, and write them as features; it goes on as `embed` does.
 
@@ -382,12 +425,15 @@ def embed_released(
         media: reads the clips by their row in `clips`, such as a pack of them.
         batch: clips at a time.
         workers: processes that decode ahead; 0 decodes in between.
+        layer: embed by this map of the network, as `embed` does.
 
     Raises:
         UsageError: no clip is good, none has pictures, or pictures are fewer or smaller than what
             the model sees.
         SonantError: a clip cannot be read.
     """
+    if layer is not None:
+        model = _of_layer(model, layer)
     examples = Examples(clips, media, model.views, model.method.modalities, partial=True)
     examples.check_media()
     return _written(model, examples, Path(out), batch=batch, workers=workers)

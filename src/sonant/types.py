@@ -14,6 +14,9 @@ Label = str | int | float | bool | None
 Modality = Literal["audio", "video", "text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
+Layer = Literal["conv3", "conv4", "conv5", "pool"]
+"""What three stages of a convolutional network give, and their pooled last."""
+
 Embeddings = dict[Modality, "Tensor"]
 """Modality to [clips, width]; row i of each is the same clip."""
 

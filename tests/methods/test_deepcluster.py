@@ -24,7 +24,7 @@ from sonant.assignments import read_assignment
 from sonant.checkpoint import RecipeFunction, check_same_files, load_towers, make
 from sonant.clips import Clips
 from sonant.data import Examples, Request, requests
-from sonant.embed import load
+from sonant.embed import embed, load
 from sonant.errors import SonantError, TableError, UsageError
 from sonant.media.audio import xdc as front_end
 from sonant.media.read import Media
@@ -293,6 +293,22 @@ def run(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("xdc"))
+
+
+def test_a_map_of_its_towers_is_embedded_whole(tmp_path: Path, trained: Path) -> None:
+    """What conv5 pools to is what the tower gives; small towers have no maps."""
+    folder = run(tmp_path / "run", xdc, rounds=1, epochs=0, audio_clusters=2, video_clusters=2)
+    clips, files = toy_clips(3), (tmp_path / "conv5.parquet", tmp_path / "pool.parquet")
+    maps = embed(folder, clips, files[0], media=Toy(), workers=0, layer="conv5")
+    rows = embed(folder, clips, files[1], media=Toy(), workers=0)
+    for modality in ("audio", "video"):
+        x = maps.matrix(modality).reshape(3, rows.matrix(modality).shape[1], -1)
+        assert x.shape[2] > 1
+        pooled = x.max(2) if modality == "audio" else x.mean(2)
+        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+        assert pooled == pytest.approx(rows.matrix(modality), abs=1e-5)
+    with pytest.raises(UsageError, match="no convolutional networks by stages, and have no conv5"):
+        embed(trained, clips, tmp_path / "none.parquet", media=Toy(), workers=0, layer="conv5")
 
 
 def log(folder: Path) -> list[dict[str, Any]]:

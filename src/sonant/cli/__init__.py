@@ -44,6 +44,7 @@ from sonant.cli.transfer import transfers
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.files import why
+from sonant.types import Layer
 
 
 def world(
@@ -122,6 +123,7 @@ def embed(
     weights: str | None = None,
     frames: int | None = None,
     size: int | None = None,
+    layer: Layer | None = None,
     batch: int = 64,
     workers: int = 2,
 ) -> None:
@@ -134,6 +136,8 @@ def embed(
             xdc-ig65m-kinetics; NAME=FILE for a file in their layout that is here.
         frames: of a clip that published weights see; as in their training if not given.
         size: pixels a side that published weights see; as in their training if not given.
+        layer: of XDC's and AVCL's networks, write this map, all its numbers in a row, instead of
+            what the network gives.
         batch: clips at a time; it does not change the result.
         workers: processes that decode ahead.
     """
@@ -152,12 +156,21 @@ def embed(
         console.print(said, highlight=False)
         good = Pack(media.clips.where(quarantined=False), pack)
         console.print(pace(name, model, good.clips), highlight=False)
-        features = embed_released(model, good.clips, out, media=good, batch=batch, workers=workers)
+        features = embed_released(
+            model, good.clips, out, media=good, batch=batch, workers=workers, layer=layer
+        )
     else:
         from sonant.embed import embed as embed_clips
 
         features = embed_clips(
-            run, media.clips, out, media=media, batch=batch, workers=workers, cache=pack / "cache"
+            run,
+            media.clips,
+            out,
+            media=media,
+            batch=batch,
+            workers=workers,
+            cache=pack / "cache",
+            layer=layer,
         )
     console.print(f"{len(features)} clips embedded in {out}")
 

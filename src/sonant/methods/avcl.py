@@ -1,7 +1,7 @@
 """AVCL: fusion, alignment and contrast of sight and sound (Lan, Liu, Lin, 2022)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +12,10 @@ from sonant.distributed import gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND, Films
-from sonant.methods.method import Method, Recipe, at_least_fp32
+from sonant.methods.method import Mapped, Method, Recipe, at_least_fp32
 from sonant.methods.parts import Parts, small
 from sonant.objectives import cross_correlation, self_contrast
-from sonant.types import Batch, Modality, Stage
-
-Layer = Literal["conv3", "conv4", "conv5", "pool"]
-"""Where features are aligned: three stages' maps, or what the network gives (Table II)."""
-
-
-@runtime_checkable
-class Mapped(Protocol):
-    """A tower that also gives the maps on its way, as `encoders.conv3d` has them."""
-
-    def maps(self, x: Tensor, /) -> dict[str, Tensor]:
-        """`conv3`, `conv4`, `conv5` [n, planes, ...] and `pool` [n, width]."""
-        ...
+from sonant.types import Batch, Layer, Modality, Stage
 
 
 class Fusion(nn.Module):
@@ -70,8 +58,9 @@ class AVCL(Method):
         off_diagonal: λ of CGRA (eq. 5).
         correlation_weight: λ_cor (eq. 11).
         contrast_weight: λ_self (eq. 11), of a sum over the batch.
-        layers: where CGRA is attached; the terms of several are added up. `pool` is after the gate.
-            A map stands for its mean over time and space, ungated. Without any there is no CGRA.
+        layers: where CGRA is attached (Table II); the terms of several are added up. `pool` is
+            after the gate. A map stands for its mean over time and space, ungated. Without any
+            there is no CGRA.
 
     Raises:
         UsageError: the towers are not of audio and video, a number is out of its range, a layer is

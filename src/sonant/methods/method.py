@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 import torch
@@ -35,6 +35,15 @@ class Tower(nn.Module):
         """Encode and project; rows are not normalised."""
         out: Tensor = self.head(self.encoder(x))
         return out
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A tower that also gives the maps on its way, as convolutional encoders do."""
+
+    def maps(self, x: Tensor, /) -> dict[str, Tensor]:
+        """`conv3`, `conv4`, `conv5` [n, planes, ...] and `pool` [n, width]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
