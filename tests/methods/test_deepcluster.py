@@ -25,6 +25,7 @@ from sonant.checkpoint import RecipeFunction, check_same_files, load_towers, mak
 from sonant.clips import Clips
 from sonant.data import Examples, Request, requests
 from sonant.embed import embed, load
+from sonant.encoders.resnet import AudioResNet
 from sonant.errors import SonantError, TableError, UsageError
 from sonant.media.audio import xdc as front_end
 from sonant.media.read import Media
@@ -522,6 +523,15 @@ def test_what_cannot_be_clustered_is_told_at_once(tmp_path: Path) -> None:
 
 
 # The networks and views of the paper.
+
+
+@pytest.mark.parametrize("geometry", ["vmz", "torchvision"])
+def test_sound_may_have_either_geometry(geometry: Any) -> None:
+    made = make(xdc, train_tokenizer(["cut"]), NARROW | {"geometry": geometry})
+    tower = made.method.towers["audio"]
+    shapes = {name: x.shape for name, x in AudioResNet(geometry, planes=4).state_dict().items()}
+    assert {name: x.shape for name, x in tower.state_dict().items()} == shapes
+    assert tower(torch.zeros(2, 100, 40)).shape == (2, 32)
 
 
 def test_a_film_is_some_consecutive_frames_of_the_clip() -> None:

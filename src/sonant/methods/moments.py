@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sonant.data import Array, Shapes, Views
 from sonant.encoders.conv3d import CAFFE2_EPS, FromFrames, r2plus1d_18
-from sonant.encoders.resnet import AudioResNet
+from sonant.encoders.resnet import AudioResNet, Geometry
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.audio import VMZ_BINS, VMZ_RATE, xdc
 from sonant.media.text import Tokenizer
@@ -30,6 +30,8 @@ class Moments:
 
     planes: int = 64
     """channels of the first stage of both networks; the features are 8 times as many."""
+    geometry: Geometry = "vmz"
+    """of the network over sound: VMZ's own, or torchvision's ResNet-18 with one channel in."""
     frames: int = 8
     """of video, consecutive ones; where in the clip they begin is drawn anew in training."""
     frame_rate: float = 30.0
@@ -81,7 +83,7 @@ class Moments:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             video = FromFrames(r2plus1d_18("per_conv", planes=self.planes, eps=CAFFE2_EPS))
-            audio = AudioResNet(planes=self.planes)
+            audio = AudioResNet(self.geometry, planes=self.planes)
         made: dict[Modality, nn.Module] = {
             "video": over_ranks(video),
             "audio": _pictures_over_ranks(audio),
