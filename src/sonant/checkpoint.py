@@ -250,7 +250,11 @@ def make(recipe: RecipeFunction, tokenizer: Tokenizer, arguments: Mapping[str, A
         raise UsageError(
             f"{recipe.__name__}: takes no {', '.join(unknown)}; it takes {', '.join(known)}"
         )
-    given = known | dict(arguments)
+    # JSON, in which runs record them, knows lists alone.
+    given = known | {
+        name: tuple(value) if isinstance(value, list) and isinstance(known[name], tuple) else value
+        for name, value in arguments.items()
+    }
     keywords = {
         name: type(default)(**{part: given[part] for part in asdict(default)})
         if _is_group(default)

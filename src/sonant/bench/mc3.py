@@ -2,17 +2,29 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sonant import report
 from sonant.bench.runs import JUDGE, Draw, Result, Row, features_of, reach
 from sonant.bench.tables import Column, Results, Table, differences, paired, table, write
+from sonant.checkpoint import RecipeFunction, defaults
 from sonant.media.pack import Pack
-from sonant.methods.cm_acc import cm_acc_small
-from sonant.methods.mc3 import mc3_small
-from sonant.methods.pairs import av_small, clap_small, cmc_small, imagebind_small
-from sonant.methods.posterior import posterior_consensus_small
-from sonant.methods.relational import relational_consensus_small
+from sonant.methods.cm_acc import cm_acc, cm_acc_small
+from sonant.methods.mc3 import mc3, mc3_small
+from sonant.methods.pairs import (
+    av,
+    av_small,
+    clap,
+    clap_small,
+    cmc,
+    cmc_small,
+    imagebind,
+    imagebind_small,
+)
+from sonant.methods.posterior import posterior_consensus, posterior_consensus_small
+from sonant.methods.relational import relational_consensus, relational_consensus_small
 from sonant.sources.folder import Window
 from sonant.tasks.discovery import discovery
 from sonant.tasks.retrieval import retrieval
@@ -39,6 +51,9 @@ def lasting(before: float, after: float) -> Row:
 
 
 WITHOUT_CONSENSUS = refined("w/o consensus", consensus_weight=0.0)
+WITHOUT_ALIGN = Row(
+    "w/o align", mc3_small, {"align_epochs": 0, "refine_epochs": 13, "refine_rate": 1e-3}
+)
 WEIGHT_1 = refined("MC3, weight 1", consensus_weight=1.0)
 WHOLE = refined("MC3")
 CLAP = Row("CLAP", clap_small)
@@ -60,7 +75,7 @@ ROWS = [
     IMAGEBIND,
     WITHOUT_CONSENSUS,
     refined("w/o contrastive", contrast=False),
-    Row("w/o align", mc3_small, {"align_epochs": 0, "refine_epochs": 13, "refine_rate": 1e-3}),
+    WITHOUT_ALIGN,
     WEIGHT_1,
     WHOLE,
     RELATIONAL,
@@ -124,6 +139,37 @@ ABLATIONS: Mapping[str, Sequence[Row]] = {
 }
 DURATIONS = [lasting(0.25, 0.5), WHOLE, lasting(1.0, 2.0)]
 """Clips of other lengths are other clips, so this is for data that can be cut anew."""
+
+PAPER_SIZE: Mapping[RecipeFunction, RecipeFunction] = {
+    mc3_small: mc3,
+    av_small: av,
+    clap_small: clap,
+    cmc_small: cmc,
+    cm_acc_small: cm_acc,
+    imagebind_small: imagebind,
+    relational_consensus_small: relational_consensus,
+    posterior_consensus_small: posterior_consensus,
+}
+"""Small twins to the recipes of the paper's size."""
+PAPER_PACK = {"short_side": 256, "frame_rate": 8.0}
+"""Settings of `sonant pack` for them: of 12 frames a clip they see 4, evenly spaced."""
+
+
+def at_papers_size(row: Row, parts: Mapping[str, Any]) -> Row:
+    """The same row with the paper's towers and numbers.
+
+    Args:
+        row: of small towers.
+        parts: arguments of `methods.parts.Paper`, such as the weights that towers begin with.
+    """
+    arguments = {**row.arguments, **parts}
+    if row == WITHOUT_ALIGN:
+        known = defaults(mc3)
+        epochs = known["align_epochs"] + known["refine_epochs"]
+        arguments |= {"refine_epochs": epochs, "refine_rate": known["align_rate"]}
+    after = None if row.after is None else at_papers_size(row.after, parts)
+    return replace(row, recipe=PAPER_SIZE[row.recipe], arguments=arguments, after=after)
+
 
 PUBLISHED_DISCOVERY = {
     "untrained": (".500", ".559", ".500", ".559"),
@@ -196,6 +242,7 @@ def bench(
     ablation_draws: Sequence[Draw] = (),
     durations: bool = True,
     split: str = "test",
+    paper: Mapping[str, Any] | None = None,
 ) -> list[Table]:
     """Train and judge every row on every draw, and write the tables to OUT/mc3.{md,csv,html}.
 
@@ -210,23 +257,34 @@ def bench(
         ablation_draws: those on which the ablations are run, too.
         durations: whether clips of other lengths can be had, for an ablation of them.
         split: the clips to judge.
+        paper: train the paper's towers, with these arguments of `methods.parts.Paper`; None for
+            small ones. MC3 has the paper's weight then.
+
+    Raises:
+        UsageError: arguments that the paper's towers do not take.
     """
+
+    def sized(row: Row) -> Row:
+        return row if paper is None else at_papers_size(row, paper)
+
     labels = set(Pack.open(draws[0].pack(Window())).clips.labels)
-    rows = [row for row in [*ROWS, *CONTROLS] if set(row.arguments.get("groups", ())) <= labels]
+    there = [row for row in [*ROWS, *CONTROLS] if paper is None or row != WEIGHT_1]
+    rows = [sized(row) for row in there if set(row.arguments.get("groups", ())) <= labels]
     results: dict[str, list[Result]] = {row.name: [] for row in rows}
     for draw in draws:
         for row in rows:
             results[row.name].append(reach(row, draw, split=split))
         _report(draw, split)
-        _write(out, results, {}, split)
+        _write(out, results, {}, split, sized(WHOLE))
     ablations: dict[str, dict[str, list[Result]]] = {}
     wanted = dict(ABLATIONS) | ({"Duration of a clip": DURATIONS} if durations else {})
     for title, ablated in wanted.items() if ablation_draws else ():
         ablations[title] = {
-            row.name: [reach(row, draw, split=split) for draw in ablation_draws] for row in ablated
+            row.name: [reach(sized(row), draw, split=split) for draw in ablation_draws]
+            for row in ablated
         }
-        _write(out, results, ablations, split)
-    return _write(out, results, ablations, split)
+        _write(out, results, ablations, split, sized(WHOLE))
+    return _write(out, results, ablations, split, sized(WHOLE))
 
 
 def _write(
@@ -234,14 +292,20 @@ def _write(
     results: Results,
     ablations: Mapping[str, Results],
     split: str,
+    whole: Row,
 ) -> list[Table]:
     runs = len(next(iter(results.values())))
+    known = defaults(whole.recipe)
+    aligned, rate = known["align_epochs"], known["refine_rate"] / known["align_rate"]
     judged = (
-        f"{paired(runs)}, {split} clips; mean and deviation over runs. All rows are trained for 13 "
-        "epochs, but for the untrained one and the alignment alone (8); refined rows begin with "
-        "that alignment, and their rate begins again at half."
+        f"{paired(runs)}, {split} clips; mean and deviation over runs. All rows are trained for "
+        f"{aligned + known['refine_epochs']} epochs, but for the untrained one and the alignment "
+        f"alone ({aligned}); refined rows begin with that alignment, and their rate begins again"
+        f"{' at half' if rate == 0.5 else ''}."
     )
-    weights = "The paper's MC3 has weight 1; here the default is 120, and 1 is a row of its own."
+    weight = known["consensus_weight"]
+    weights = f"The paper's MC3 has weight 1; here the default is {weight:g}"
+    weights += ", and 1 is a row of its own." if weight != 1 else "."
     ranked = [
         Column(f"{of} @{k}", of, f"hit@{k}", percent=True) for of in DIRECTIONS for k in (5, 10)
     ]

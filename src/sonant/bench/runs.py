@@ -83,6 +83,8 @@ class Draw:
     about: str
     """What the clips are drawn from, in words; packs of anything else are not taken for them."""
     workers: int
+    form: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `pack` that are not its defaults."""
 
     def pack(self, window: Window, *, narrated: bool = True) -> Path:
         """Folder of the packed clips of a window; they are packed if they are not yet.
@@ -96,13 +98,15 @@ class Draw:
         """
         kind = "pack" if narrated else "windows"
         out = self.packs / f"{kind}-{window.before:g}-{window.after:g}"
-        note = out / "drawn-from.txt"
+        note, about = out / "drawn-from.txt", self.about
+        if self.form:
+            about += ", " + ", ".join(f"{name} {value:g}" for name, value in self.form.items())
         if not note.is_file():
-            pack(self.clips(window, narrated), out, workers=self.workers)
+            pack(self.clips(window, narrated), out, workers=self.workers, **self.form)
             with replacing(note) as partial:
-                partial.write_text(self.about + "\n", encoding="utf-8")
-        if (there := note.read_text(encoding="utf-8").strip()) != self.about:
-            raise UsageError(f"{out}: is of {there}, not of {self.about}; give another folder")
+                partial.write_text(about + "\n", encoding="utf-8")
+        if (there := note.read_text(encoding="utf-8").strip()) != about:
+            raise UsageError(f"{out}: is of {there}, not of {about}; give another folder")
         return out
 
 
@@ -114,6 +118,7 @@ def world_draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] = FRACTIONS,
+    form: Mapping[str, Any] | None = None,
 ) -> list[Draw]:
     """Draws of the narrated world with seeds `seed`, `seed` + 1, ...; made when they are needed."""
 
@@ -137,22 +142,43 @@ def world_draws(
         dealt = "".join(f", {name} {share:g}" for name, share in fractions.items())
         about = f"{laws.NAME}, {videos} videos, seed {seed}"
         about += "" if fractions == FRACTIONS else dealt
-        return Draw(here / "rows", seed, here, clips, about, workers)
+        return Draw(here / "rows", seed, here, clips, about, workers, form or {})
 
     return [draw(seed + number) for number in range(runs)]
 
 
-def table_draws(out: Path, table: Path, *, runs: int, seed: int, workers: int) -> list[Draw]:
+def table_draws(
+    out: Path,
+    table: Path,
+    *,
+    runs: int,
+    seed: int,
+    workers: int,
+    form: Mapping[str, Any] | None = None,
+) -> list[Draw]:
     """The clips of one table for every run, which differ in their seed alone.
 
     The table's clips are what they are: no other window can be asked for.
+
+    Args:
+        out: folder for the pack, which all runs share, and for what each run trains.
+        table: of the clips.
+        runs: how many.
+        seed: of the first; each other's is one more.
+        workers: processes that decode.
+        form: settings of `pack` that are not its defaults.
+
+    Raises:
+        TableError: the table is missing or no clip table.
     """
     clips = Clips.read(table)
     about = f"clips {clips.digest()}"
-    return [
-        Draw(out / f"run-{seed + n}" / "rows", seed + n, out, lambda *_: clips, about, workers)
-        for n in range(runs)
-    ]
+
+    def draw(seed: int) -> Draw:
+        rows = out / f"run-{seed}" / "rows"
+        return Draw(rows, seed, out, lambda *_: clips, about, workers, form or {})
+
+    return [draw(seed + number) for number in range(runs)]
 
 
 def reach(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sonant.cli.arguments import Command, console
 from sonant.errors import UsageError, at_least
@@ -27,6 +27,8 @@ def bench_mc3(
     videos: int = 460,
     seed: int = 100,
     split: str = "test",
+    towers: Literal["small", "paper"] = "small",
+    parts: tuple[str, ...] = (),
     workers: int = 2,
 ) -> None:
     """Train every row of MC3's Table 2 on equal steps, and write Tables 2 and 3 with ablations.
@@ -43,17 +45,25 @@ def bench_mc3(
         videos: of a draw of the world; 460 give about 12,000 training clips.
         seed: of the first run; each other run's is one more.
         split: the clips to judge; choose on val, and look at test once.
+        towers: small ones, or those of the paper's size with its epochs, for a GPU.
+        parts: NAME=VALUE of the paper's towers, as `sonant train mc3` has them, such as
+            video=egovlp.pth text=egovlp.pth vocabulary=distilbert-base-uncased batch=128.
         workers: processes that decode.
     """
-    from sonant.bench.mc3 import bench
+    from sonant.bench.mc3 import PAPER_PACK, bench
 
-    draws = _draws(world, clips, out, runs, videos, seed, workers)
+    paper = _parts(parts) if towers == "paper" else None
+    if parts and paper is None:
+        raise UsageError(f"--parts {parts[0]} is of the paper's towers: give --towers paper, too")
+    form = None if paper is None else PAPER_PACK
+    draws = _draws(world, clips, out, runs, videos, seed, workers, form=form)
     tables = bench(
         out,
         draws,
         ablation_draws=_first(draws, ablation_runs),
         durations=clips is None,
         split=split,
+        paper=paper,
     )
     _show(tables, out)
 
@@ -181,6 +191,7 @@ def _draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] | None = None,
+    form: Mapping[str, Any] | None = None,
 ) -> list[Draw]:
     from sonant.bench.runs import table_draws, world_draws
     from sonant.sources.folder import FRACTIONS
@@ -189,7 +200,7 @@ def _draws(
     assert world == laws.NAME
     at_least(1, runs=runs)
     if clips is not None:
-        return table_draws(out, clips, runs=runs, seed=seed, workers=workers)
+        return table_draws(out, clips, runs=runs, seed=seed, workers=workers, form=form)
     return world_draws(
         out,
         runs=runs,
@@ -197,7 +208,35 @@ def _draws(
         seed=seed,
         workers=workers,
         fractions=fractions or FRACTIONS,
+        form=form,
     )
+
+
+def _parts(given: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the paper's towers, of the types that they have there.
+
+    Raises:
+        UsageError: one is not NAME=VALUE, or there is none of that name or with such a value.
+    """
+    from dataclasses import asdict
+
+    from sonant.methods.parts import Paper
+
+    known, found = asdict(Paper()), dict[str, Any]()
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or name not in known or name == "seed":
+            there = ", ".join(name for name in known if name != "seed")
+            raise UsageError(f"--parts {one}: wanted is NAME=VALUE, and names are {there}")
+        kind = type(known[name])
+        try:
+            found[name] = (
+                {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+            )
+        except (ValueError, KeyError) as error:
+            wanted = {bool: "true or false", int: "a whole number"}.get(kind, "a number")
+            raise UsageError(f"--parts {one}: {name} is {wanted}") from error
+    return found
 
 
 def _first(draws: list[Draw], runs: int) -> list[Draw]:
