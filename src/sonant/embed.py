@@ -350,7 +350,11 @@ def embed(
 
 
 def released_model(
-    weights: str, *, path: Path | None = None, frames: int | None = None, size: int | None = None
+    weights: str,
+    *,
+    path: Path | str | None = None,
+    frames: int | None = None,
+    size: int | None = None,
 ) -> tuple[Model, str]:
     """The model of weights that others have published, which sees and does not hear.
 
@@ -359,7 +363,8 @@ def released_model(
 
     Args:
         weights: one of `sonant.encoders.released.RELEASES`.
-        path: the published file, or one of other weights in the same layout; None downloads it.
+        path: the published file, or one of other weights in the same layout; as text also the
+            Hugging Face id of a repository that has it under its published name; None downloads it.
         frames: of a clip; those of the weights' training if not given.
         size: pixels a side of the square, the scale in proportion; as for `frames`.
 

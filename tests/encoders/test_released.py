@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -121,6 +122,21 @@ def test_released_weights_are_fetched_once_and_known_by_their_hash(release, monk
     loaded.path.write_bytes(b"damaged")
     with pytest.raises(SonantError, match=r"cannot be fetched: .*can be given by its path"):
         released("tiny")
+
+
+def test_the_hub_may_have_the_file_under_its_published_name(release, tmp_path, monkeypatch):
+    asked = []
+
+    def download(repository, name, **_):
+        asked.append((repository, name))
+        return str(release)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    _, loaded = released("tiny", path="owner/copies")
+    assert loaded.path == release
+    assert asked == [("owner/copies", RELEASES["tiny"].url.rsplit("/", 1)[-1])]
+    with pytest.raises(UsageError, match="no such file or folder, and no Hugging Face id"):
+        released("tiny", path=str(tmp_path / "none.pth"))
 
 
 def test_a_file_at_hand_must_be_the_released_one(release, tmp_path):

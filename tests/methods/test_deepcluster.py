@@ -312,6 +312,12 @@ def test_a_map_of_its_towers_is_embedded_whole(tmp_path: Path, trained: Path) ->
         embed(trained, clips, tmp_path / "none.parquet", media=Toy(), workers=0, layer="conv5")
 
 
+def test_more_components_than_features_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="features of 16 numbers have no 17 components: --pca"):
+        run(tmp_path / "run", pca=17)
+    assert not (tmp_path / "run").exists()
+
+
 def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -511,7 +517,7 @@ def test_what_cannot_be_clustered_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"clusters of video\+audio: all rows of audio are equal"):
         begun(method(concatenated), x=alike | {"video": seen()["video"]})
     with pytest.raises(UsageError, match="keep at most pca=2"):
-        begun(method(single, ["audio"], pca=6))
+        begun(method(single, ["audio"], pca=5))
     with pytest.raises(UsageError, match="NMI above 0 and at most 1, not 2"):
         Rounds(converged=2.0)
     with pytest.raises(UsageError, match="of audio and video, not of text"):

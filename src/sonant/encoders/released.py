@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sonant import hub
 from sonant.encoders.conv3d import (
     CAFFE2_EPS,
     VideoResNet,
@@ -129,7 +130,7 @@ def released(
     classes: int | None = None,
     *,
     head: bool = False,
-    path: Path | None = None,
+    path: Path | str | None = None,
     other: bool = False,
 ) -> tuple[VideoResNet, Loaded]:
     """A network with weights that others have published.
@@ -138,7 +139,9 @@ def released(
         name: one of `RELEASES`.
         classes: scores that a linear layer on top gives; None gives features.
         head: whether that layer comes with the weights too; else it begins anew.
-        path: the file, where it is here already; None downloads it once.
+        path: the file, where it is here already, or, as text, the Hugging Face id of a repository
+            that has it under its published name; None downloads it once from where it was
+            published.
         other: whether that file may hold other weights of the same layout, such as fine-tuned ones.
 
     Returns:
@@ -151,9 +154,17 @@ def released(
     """
     release = known(name)
     network = release.build(classes)
-    file = fetch(release.url) if path is None else path
+    file = _file(path, release.url)
     digits = "" if other else hash_in(release.url)
     return network, load(network, file, sha256=digits, head=head)
+
+
+def _file(path: Path | str | None, url: str) -> Path:
+    if path is None:
+        return fetch(url)
+    if isinstance(path, Path):
+        return path
+    return hub.fetch(path, [url.rsplit("/", 1)[-1]])
 
 
 def known(name: str) -> Release:

@@ -246,6 +246,9 @@ class DeepCluster(Method):
         self.compared: dict[str, Array] = {}
         self.ids: list[str] = []
         self._check(routes)
+        most = width * min(map(len, self.sources.values()))
+        if rounds.pca > most:
+            raise UsageError(f"features of {most} numbers have no {rounds.pca} components: --pca")
         self.heads = nn.ModuleDict(
             {
                 encoder: nn.ModuleDict(
