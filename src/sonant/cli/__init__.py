@@ -133,8 +133,8 @@ def embed(
         places: folder of a trained run (none with --weights), folder of a pack, the Parquet file to
             write.
         weights: instead of a run: name of published weights, which see and do not hear, such as
-            xdc-ig65m-kinetics; NAME=FILE for a file in their layout that is here, NAME=OWNER/NAME for
-            a Hugging Face repository that has the published one.
+            xdc-ig65m-kinetics; NAME=FILE for a file in their layout that is here, NAME=OWNER/NAME
+            for a Hugging Face repository that has the published one.
         frames: of a clip that published weights see; as in their training if not given.
         size: pixels a side that published weights see; as in their training if not given.
         layer: of XDC's and AVCL's networks, write this map, all its numbers in a row, instead of
