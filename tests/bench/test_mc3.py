@@ -126,6 +126,8 @@ def test_runs_of_a_clip_table_share_a_pack_that_is_no_other_s(table: Path, tmp_p
         (["--towers", "paper", "seed=1"], "wanted is NAME=VALUE"),
         (["--towers", "paper", "batch=many"], "batch is a whole number"),
         (["--towers", "paper", "compile=perhaps"], "compile is true or false"),
+        (["--towers", "paper", "attention=flash"], "attention is frozen or plain"),
+        (["--towers", "paper", "text=egovlp.pth"], "name them (`--vocabulary"),
     ],
 )
 def test_parts_that_are_none_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from sonant.cli.arguments import Command, console
 from sonant.errors import UsageError, at_least
@@ -222,20 +222,22 @@ def _parts(given: Sequence[str]) -> dict[str, Any]:
 
     from sonant.methods.parts import Paper
 
-    known, found = asdict(Paper()), dict[str, Any]()
+    known, hints, found = asdict(Paper()), get_type_hints(Paper), dict[str, Any]()
     for one in given:
         name, equals, value = one.partition("=")
         if not equals or name not in known or name == "seed":
             there = ", ".join(name for name in known if name != "seed")
             raise UsageError(f"--parts {one}: wanted is NAME=VALUE, and names are {there}")
-        kind = type(known[name])
+        choices = {"true": True, "false": False} if hints[name] is bool else None
+        if get_origin(hints[name]) is Literal:
+            choices = {choice: choice for choice in get_args(hints[name])}
         try:
-            found[name] = (
-                {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-            )
+            found[name] = choices[value] if choices else hints[name](value)
         except (ValueError, KeyError) as error:
-            wanted = {bool: "true or false", int: "a whole number"}.get(kind, "a number")
+            number = "a whole number" if hints[name] is int else "a number"
+            wanted = " or ".join(choices) if choices else number
             raise UsageError(f"--parts {one}: {name} is {wanted}") from error
+    Paper(**found)
     return found
 
 
