@@ -9,6 +9,7 @@ from shutil import copytree
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import sonant
@@ -332,3 +333,39 @@ def test_a_run_carries_its_calibration_and_its_clusters_are_drawn(
     probabilities = Features.read(tmp_path / "s.parquet").of_clips([clips[0].id])
     found = model.score(clips.root / clips[0].video, clips[0].start, clips[0].end)
     assert found == pytest.approx(probabilities.scores["probability"][0], abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_rounds_clusters_take_the_place_of_others(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """XDC trained, its last round shown; and maps are no part of small towers."""
+    run, out = tmp_path / "xdc", tmp_path / "r.json"
+    few = "--rounds 1 --epochs 1 --audio-clusters 3 --video-clusters 4 --batch 16"
+    features = f"--features MC3={done / 'runs' / 'MC3' / 'features.parquet'}"
+    table, page = run / "round 1.parquet", tmp_path / "r.html"
+    shown = ["score", "round", str(done / "pack"), str(table), "--out", str(out)]
+    for words in (
+        f"train xdc-small {done / 'pack'} {run} {few}".split(),
+        f"score clusters {done / 'pack'} {features} --clusters 4 --out {out}".split(),
+        [*shown, "--source", "audio", "--members", "2", "--sheet", str(tmp_path / "c.png")],
+        f"report {out} {page} --pack {done / 'pack'}".split(),
+    ):
+        assert main(words) == 0, words
+    found = json.loads(out.read_text())["clusters"]
+    assert (found["grouping"], found["modality"]) == ("assigned", "audio")
+    (row,) = found["rows"]
+    assert row["name"] == "xdc, round 1"
+    assert len(row["clusters"]) == 3
+    assert row["clips"] == pq.read_table(table).num_rows
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    said = page.read_text()
+    assert "those that training itself had found" in said
+    assert "mean squared distance" in said
+    assert "mean cosine" not in said
+    capsys.readouterr()
+    assert main(shown) == 2
+    assert "`--source` is one of audio, video" in " ".join(capsys.readouterr().err.split())
+    maps = ["embed", str(run), str(done / "pack"), str(tmp_path / "f.parquet"), "--layer", "conv5"]
+    assert main(maps) == 2
+    assert "small twins' are not" in " ".join(capsys.readouterr().err.split())

@@ -18,7 +18,7 @@ from sonant.encoders.released import RELEASES, Release, Sight
 from sonant.errors import UsageError
 from sonant.features import Features
 from sonant.media.read import Media
-from sonant.types import Clip, Layer
+from sonant.types import Clip, Map
 
 PLANES, FRAMES, SIDE = 8, 4, 20
 
@@ -93,7 +93,7 @@ def test_a_map_of_the_published_network_is_its_own(file: Path, tmp_path: Path) -
     seen = torch.from_numpy(frames[:, 2:18, 2:18].astype(np.float64) / 255)
     film = (seen - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
     maps = video_maps(film.permute(3, 0, 1, 2)[None].float(), torch.load(file), eps=1e-3)
-    layers: dict[Layer, str] = {"conv3": "layer2", "conv4": "layer3", "conv5": "layer4"}
+    layers: dict[Map, str] = {"conv3": "layer2", "conv4": "layer3", "conv5": "layer4"}
     for layer, name in layers.items():
         out = tmp_path / f"{layer}.parquet"
         found = embed_released(model, clips(), out, media=Still(), workers=0, layer=layer)

@@ -29,7 +29,7 @@ class Assignment:
     """The clusters of one source."""
 
     source: str
-    """The encoders whose features were clustered, such as `audio+video`."""
+    """The encoders whose features were clustered, such as `video+audio`."""
     ids: Sequence[str]
     clusters: Array
     """Of each clip, from 0."""
@@ -58,7 +58,7 @@ def read_assignment(path: Path, source: str = "") -> Assignment:
     """
     if not path.is_file():
         lost = f"{path}: no such table of clusters" if path.name else "no table of clusters named"
-        raise TableError(f"{lost}; `--table` is one that a round of `sonant train xdc` left")
+        raise TableError(f"{lost}; wanted is one that a round of `sonant train xdc` left")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:

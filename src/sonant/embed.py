@@ -43,7 +43,7 @@ from sonant.media.read import read
 from sonant.media.text import train_tokenizer
 from sonant.methods.method import Mapped, Method, at_least_fp32
 from sonant.tasks.calibration import Calibration
-from sonant.types import Batch, Embeddings, Layer, Modality
+from sonant.types import Batch, Embeddings, Map, Modality
 
 CALIBRATION = "calibration.json"
 """A run's own calibration, in its folder."""
@@ -194,14 +194,14 @@ class Model:
 class _OfLayer(Method):
     """A method that embeds a clip by a map on the way through each tower."""
 
-    def __init__(self, method: Method, layer: Layer) -> None:
+    def __init__(self, method: Method, layer: Map) -> None:
         super().__init__({m: method.towers[m] for m in method.modalities}, method.stages)
         self.layer = layer
         without = [m for m in self.modalities if not isinstance(self.towers[m], Mapped)]
         if without:
             raise UsageError(
                 f"the towers of {', '.join(without)} are no convolutional networks by stages, and "
-                f"have no {layer}; those of XDC and AVCL are"
+                f"have no {layer}; those of the recipes `xdc` and `avcl` are, small twins' are not"
             )
 
     def embed(self, batch: Batch) -> Embeddings:
@@ -216,7 +216,7 @@ class _OfLayer(Method):
         return rows
 
 
-def _of_layer(model: Model, layer: Layer) -> Model:
+def _of_layer(model: Model, layer: Map) -> Model:
     """A model that embeds by a map of its towers."""
     path, _, weights = model.name.rpartition("@")
     return Model(_OfLayer(model.method, layer), model.views, f"{path}@{_hash(weights, layer)}")
@@ -317,7 +317,7 @@ def embed(
     batch: int = 64,
     workers: int = 2,
     cache: Path | None = None,
-    layer: Layer | None = None,
+    layer: Map | None = None,
 ) -> Features:
     """Embed the clips that are not quarantined, and write them as features.
 
@@ -419,7 +419,7 @@ def embed_released(
     media: Reader,
     batch: int = 64,
     workers: int = 2,
-    layer: Layer | None = None,
+    layer: Map | None = None,
 ) -> Features:
     """Embed clips with published weights, and write them as features; it goes on as `embed` does.
 

@@ -14,8 +14,10 @@ Label = str | int | float | bool | None
 Modality = Literal["audio", "video", "text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
+Map = Literal["conv3", "conv4", "conv5"]
+"""What three stages of a convolutional network give."""
 Layer = Literal["conv3", "conv4", "conv5", "pool"]
-"""What three stages of a convolutional network give, and their pooled last."""
+"""One of them, or the last one pooled."""
 
 Embeddings = dict[Modality, "Tensor"]
 """Modality to [clips, width]; row i of each is the same clip."""

@@ -10,7 +10,7 @@ import pytest
 
 from sonant.bench import mc3
 from sonant.bench.mc3 import at_papers_size
-from sonant.bench.runs import Row, table_draws
+from sonant.bench.runs import Draw, Row, table_draws
 from sonant.checkpoint import defaults
 from sonant.cli import main
 from sonant.clips import Clips
@@ -116,6 +116,44 @@ def test_runs_of_a_clip_table_share_a_pack_that_is_no_other_s(table: Path, tmp_p
     large, _ = table_draws(tmp_path, tmp_path / "few.parquet", form={"short_side": 256}, **asked)
     with pytest.raises(UsageError, match=r"not of clips .*, short_side 256; give another folder"):
         large.pack(Window())
+
+
+def test_parts_and_pack_reach_the_tables_as_they_were_asked_for(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def bench(out: Path, draws: Sequence[Draw], **given: Any) -> list[Any]:
+        asked.update(given, draws=draws)
+        return []
+
+    monkeypatch.setattr(mc3, "bench", bench)
+    command = ["bench", "mc3", "--clips", str(table), "--out", str(tmp_path), "--no-cache"]
+    parts = ["batch=4", "least_area=.3", "checkpointing=true", "attention=plain", "size=384"]
+    assert main([*command, "--towers", "paper", "--parts", *parts]) == 0
+    assert asked["paper"] == {
+        "batch": 4,
+        "least_area": 0.3,
+        "checkpointing": True,
+        "attention": "plain",
+        "size": 384,
+    }
+    assert [dict(draw.form) for draw in asked["draws"]] == 3 * [
+        {"short_side": 416, "frame_rate": 8.0}
+    ]
+    assert not any(draw.cache for draw in asked["draws"])
+    assert main(command[:-1]) == 0
+    assert asked["paper"] is None
+    assert all(draw.cache and not draw.form for draw in asked["draws"])
+
+
+def test_what_the_papers_towers_do_not_take_is_refused_before_clips_are_packed(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", "mc3", "--clips", str(table), "--out", str(tmp_path / "out")]
+    assert main([*command, "--towers", "paper", "--parts", "batch=0"]) == 2
+    assert "batch must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -272,5 +272,5 @@ def test_a_table_of_a_round_is_read_as_it_was_written(tmp_path: Path, table: Cli
     assert list(audio.distances) == list(found.distances)
     with pytest.raises(TableError, match="of several sources; `--source` is one of audio, video"):
         read_assignment(path)
-    pq.write_table(to_table(found.ids, {"audio+video": both["audio"]}, "round 1"), path)
-    assert read_assignment(path).source == "audio+video"
+    pq.write_table(to_table(found.ids, {"video+audio": both["audio"]}, "round 1"), path)
+    assert read_assignment(path).source == "video+audio"

@@ -9,8 +9,9 @@ from typing import Any
 from sonant import report
 from sonant.bench.runs import JUDGE, Draw, Result, Row, features_of, reach
 from sonant.bench.tables import Column, Results, Table, differences, paired, table, write
-from sonant.checkpoint import RecipeFunction, defaults
+from sonant.checkpoint import RecipeFunction, defaults, make
 from sonant.media.pack import Pack
+from sonant.media.text import train_tokenizer
 from sonant.methods.cm_acc import cm_acc, cm_acc_small
 from sonant.methods.mc3 import mc3, mc3_small
 from sonant.methods.pairs import (
@@ -23,6 +24,7 @@ from sonant.methods.pairs import (
     imagebind,
     imagebind_small,
 )
+from sonant.methods.parts import Paper
 from sonant.methods.posterior import posterior_consensus, posterior_consensus_small
 from sonant.methods.relational import relational_consensus, relational_consensus_small
 from sonant.sources.folder import Window
@@ -151,8 +153,14 @@ PAPER_SIZE: Mapping[RecipeFunction, RecipeFunction] = {
     posterior_consensus_small: posterior_consensus,
 }
 """Small twins to the recipes of the paper's size."""
-PAPER_PACK = {"short_side": 256, "frame_rate": 8.0}
-"""Settings of `sonant pack` for them: of 12 frames a clip they see 4, evenly spaced."""
+
+
+def packed_for(parts: Paper) -> dict[str, Any]:
+    """Settings of `sonant pack` that give towers their pictures, and of 12 frames a clip 4."""
+    return {
+        "short_side": parts.size + 2 * parts.jitter,
+        "frame_rate": max(8.0, parts.frames / Window().length),
+    }
 
 
 def at_papers_size(row: Row, parts: Mapping[str, Any]) -> Row:
@@ -267,6 +275,8 @@ def bench(
     def sized(row: Row) -> Row:
         return row if paper is None else at_papers_size(row, paper)
 
+    if paper is not None:
+        make(mc3, train_tokenizer(()), paper)  # what it refuses it refuses before clips are packed
     labels = set(Pack.open(draws[0].pack(Window())).clips.labels)
     there = [row for row in [*ROWS, *CONTROLS] if paper is None or row != WEIGHT_1]
     rows = [sized(row) for row in there if set(row.arguments.get("groups", ())) <= labels]
@@ -282,6 +292,7 @@ def bench(
         ablations[title] = {
             row.name: [reach(sized(row), draw, split=split) for draw in ablation_draws]
             for row in ablated
+            if paper is None or row != WEIGHT_1
         }
         _write(out, results, ablations, split, sized(WHOLE))
     return _write(out, results, ablations, split, sized(WHOLE))

@@ -85,6 +85,8 @@ class Draw:
     workers: int
     form: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `pack` that are not its defaults."""
+    cache: bool = True
+    """Whether decoded clips are kept beside the pack."""
 
     def pack(self, window: Window, *, narrated: bool = True) -> Path:
         """Folder of the packed clips of a window; they are packed if they are not yet.
@@ -259,7 +261,7 @@ def trained(row: Row, draw: Draw) -> Path:
             initial=initial,
             validation=Validation(held, Pack(held, packed)) if row.chosen else None,
             workers=draw.workers,
-            cache=packed / "cache",
+            cache=packed / "cache" if draw.cache else None,
         )
     except UsageError as error:
         raise UsageError(f"row {row.name!r}: {error}") from error

@@ -44,7 +44,7 @@ from sonant.cli.transfer import transfers
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.files import why
-from sonant.types import Layer
+from sonant.types import Map
 
 
 def world(
@@ -123,7 +123,7 @@ def embed(
     weights: str | None = None,
     frames: int | None = None,
     size: int | None = None,
-    layer: Layer | None = None,
+    layer: Map | None = None,
     batch: int = 64,
     workers: int = 2,
 ) -> None:

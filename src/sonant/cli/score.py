@@ -360,7 +360,7 @@ def score_round(
     Args:
         pack: folder of the pack that was trained on.
         table: what the round left in the run's folder, such as "runs/xdc/round 6.parquet".
-        source: whose features were clustered: audio, video, or audio+video if side by side. It may
+        source: whose features were clustered: audio, video, or video+audio if side by side. It may
             be left out where there is but one.
         labels: what to compare with, and to read the clusters by.
         members: clips nearest each centroid that are shown; in the page they play.

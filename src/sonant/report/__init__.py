@@ -317,8 +317,10 @@ def clusters_table(report: Mapping[str, Any]) -> Table:
     found = _part(report, "clusters")
     about = (
         f"{found['modality']} features, {found['split']}, in "
-        f"{len(found['rows'][0]['clusters'])} clusters; in brackets, with permuted labels"
+        f"{len(found['rows'][0]['clusters'])} clusters"
     )
+    if any(row["measures"] for row in found["rows"]):
+        about += "; in brackets, with permuted labels"
     notes = escape("\n".join(found["notes"]))
     table = Table(
         title=escape(about), title_justify="left", box=None, caption=notes, caption_justify="left"

@@ -117,6 +117,8 @@ def _side(draw: ImageDraw.ImageDraw, cluster: Row, number: int, top: int) -> Non
         about.append(f"{cluster['sounding']:.0%} sound")
     if cluster["cosine"] is not None:
         about.append(f"mean cosine {cluster['cosine']:.2f}".replace("-", "−"))
+    else:
+        about.append(f"mean sq. distance {cluster['distance']:.3g}")
     draw.text((GAP, top), str(number), INK, _font(18, bold=True))
     for place, text in enumerate(about):
         font = _font(13)
