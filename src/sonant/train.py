@@ -677,11 +677,7 @@ class _Run:
         barrier()
 
     def _features(self) -> Mapping[str, Array]:
-        """This rank's training clips as the method surveys them now: maps of files, one a name.
-
-        Of float32: what untrained towers make of clips differs by little beside its mean, and half
-        precision would round that away.
-        """
+        """This rank's training clips as the method surveys them now: maps of files, one a name."""
         rows = np.arange(len(self.examples))[rank() :: ranks()]
         asked = [Request(part) for part in np.array_split(rows, max(1, len(rows) // 128))]
         found: dict[str, Array] = {}
@@ -692,20 +688,21 @@ class _Run:
             for name, x in seen.items():
                 if name not in found:
                     found[name] = self._survey(name, (len(rows), x.shape[1]))
-                found[name][first : first + len(x)] = x.float().cpu().numpy()
+                found[name][first : first + len(x)] = x.to(self.method.surveyed).cpu().numpy()
             first += len(batch.index)
         return found
 
     def _survey(self, name: str, shape: tuple[int, ...]) -> Array:
         """Space on disk that is given back once nobody reads it any more."""
+        kind = np.float16 if self.method.surveyed == torch.float16 else np.float32
         if not shape[0]:
-            return np.empty(shape, np.float32)
-        size = 4 * math.prod(shape)
+            return np.empty(shape, kind)
+        size = np.dtype(kind).itemsize * math.prod(shape)
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.run) as file:
                 os.posix_fallocate(file.fileno(), 0, size)
-                return np.memmap(file, np.float32, "r+", shape=shape)
+                return np.memmap(file, kind, "r+", shape=shape)
         except OSError as error:
             raise SonantError(
                 f"{self.run}: features of {name} ({size / 1e9:.3g} GB) cannot be kept there: "

@@ -312,6 +312,25 @@ def test_a_map_of_its_towers_is_embedded_whole(tmp_path: Path, trained: Path) ->
         embed(trained, clips, tmp_path / "none.parquet", media=Toy(), workers=0, layer="conv5")
 
 
+def test_half_precision_is_half_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+    memmap = np.memmap
+
+    def noted(*given: Any, **more: Any) -> Any:
+        kept.append(memmap(*given, **more))
+        return kept[-1]
+
+    monkeypatch.setattr(np, "memmap", noted)
+    for half in (False, True):
+        run(tmp_path / str(half), half=half, rounds=1)
+    full, halved = kept[:2], kept[2:]
+    assert len(halved) == 2
+    for one, other in zip(full, halved, strict=True):
+        assert (one.dtype, other.dtype) == (np.float32, np.float16)
+        assert 2 * other.nbytes == one.nbytes == 4 * CLIPS * 16
+        assert np.array_equal(one.astype(np.float16), other)
+
+
 def test_more_components_than_features_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="features of 16 numbers have no 17 components: --pca"):
         run(tmp_path / "run", pca=17)

@@ -80,6 +80,9 @@ class Rounds:
     """scale each of them to variance 1."""
     unit: bool = False
     """scale what is clustered to length 1, last."""
+    half: bool = False
+    """keep features on disk in half precision while they are clustered: half the space. Untrained
+    towers' differ by so little that it rounds some of that away."""
     assignment: Literal["kmeans", "sinkhorn"] = "kmeans"
     """labels: the nearest centroid, or the best balance of near ones (Sinkhorn; SeLaVi)."""
     sharpness: float = 20.0
@@ -243,6 +246,7 @@ class DeepCluster(Method):
         self.sources = {name(source): source for some in routes.values() for source in some}
         self.clusters = {source: clusters[source] for source in self.sources}
         self.rounds = rounds
+        self.surveyed = torch.float16 if rounds.half else torch.float32
         self.compared: dict[str, Array] = {}
         self.ids: list[str] = []
         self._check(routes)

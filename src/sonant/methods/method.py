@@ -130,6 +130,9 @@ class Method(nn.Module):
         """
         return None
 
+    surveyed: torch.dtype = torch.float32
+    """In which a survey lies on disk."""
+
     def survey(self, batch: Batch) -> Mapping[str, Tensor]:
         """What `begin` may want to know of every training clip: [clips, width] by name."""
         return cast("Mapping[str, Tensor]", self.embed(batch))
