@@ -317,7 +317,8 @@ def test_one_model_sees_and_hears(tmp_path: Path) -> None:
     one, two = narrow(models=1), narrow()
     counts = [sum(p.numel() for p in made.towers.parameters()) for made in (one, two)]
     assert counts[1] == 2 * counts[0]
-    assert one.towers["video"].network is one.towers["audio"].network
+    both = zip(one.towers["video"].parameters(), one.towers["audio"].parameters(), strict=True)
+    assert all(x is y for x, y in both)
     arguments = NARROW | {"joint": 8, "batch": 8, "epochs": 1, "models": 1}
     train(avcl, arguments, toy_clips(16), tmp_path, media=Toy(), workers=0)
     towers = load(tmp_path).method.towers
@@ -327,6 +328,22 @@ def test_one_model_sees_and_hears(tmp_path: Path) -> None:
     load_towers(begun, tmp_path / "pretrain.safetensors")
     both = zip(begun.towers["video"].parameters(), begun.towers["audio"].parameters(), strict=True)
     assert all(x.equal(y) for x, y in both)
+
+
+def test_one_model_knows_how_sights_and_how_sounds_are_spread() -> None:
+    """Evaluation normalises either as training does: mixed statistics would fit neither."""
+    towers = narrow(models=1).towers
+    torch.manual_seed(0)
+    inputs = {
+        "video": torch.randint(0, 256, (16, 4, 3, 32, 32), dtype=torch.uint8),
+        "audio": 4 * torch.randn(16, 32, 32) - 9,
+    }
+    with torch.no_grad():
+        for _ in range(100):
+            learned = {m: towers[m].train()(x) for m, x in inputs.items()}
+        for m, x in inputs.items():
+            judged = towers[m].eval()(x)
+            assert (judged - learned[m]).norm() < 0.05 * learned[m].norm()
 
 
 @pytest.mark.parametrize("recipe", [avcl, avcl_small])

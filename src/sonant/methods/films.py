@@ -91,7 +91,8 @@ class Films:
         """A network for each of the modalities, initialised from the seed alone.
 
         A modality's network is the same whichever others are wanted. Batch statistics are those of
-        all ranks; a network for both modalities has running ones of both, mixed.
+        all ranks. One model for both modalities has one set of weights, and running statistics of
+        each: in training, too, either is normalised by its own.
 
         Raises:
             UsageError: a modality is neither audio nor video, or the film of a spectrogram is too
@@ -111,9 +112,11 @@ class Films:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             seeing, hearing = self._network(), self._network()
-        video = FromFrames(seeing, mean=[0.0] * 3, deviation=[1.0] * 3)
-        audio = FromSpectrogram(seeing if self.models == 1 else hearing, frames=self.repeats)
-        made: dict[Modality, nn.Module] = {"video": over_ranks(video), "audio": over_ranks(audio)}
+        video = over_ranks(FromFrames(seeing, mean=[0.0] * 3, deviation=[1.0] * 3))
+        audio = over_ranks(FromSpectrogram(hearing, frames=self.repeats))
+        if self.models == 1:
+            share_weights(video, audio)
+        made: dict[Modality, nn.Module] = {"video": video, "audio": audio}
         return {modality: made[modality] for modality in wanted}
 
     def recipe(
@@ -267,6 +270,13 @@ def over_ranks(module: nn.Module) -> nn.Module:
         else:
             over_ranks(child)
     return module
+
+
+def share_weights(first: nn.Module, second: nn.Module) -> None:
+    """Let a module have the parameters of another of the same layers; buffers stay its own."""
+    for (_, mine), (_, other) in zip(first.named_modules(), second.named_modules(), strict=True):
+        for name, parameter in mine.named_parameters(recurse=False):
+            setattr(other, name, parameter)
 
 
 def _channels(x: Float[Tensor, "planes"]) -> Float[Tensor, "planes 1 1 1"]:
