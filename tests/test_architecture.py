@@ -13,8 +13,8 @@ PACKAGE = Path(sonant.__file__).parent
 LAYERS = [
     {"errors"},
     {"types", "files", "hub", "processes"},
-    {"assignments", "clips", "features"},
-    {"media"},
+    {"clips", "features"},
+    {"assignments", "media"},
     {"data", "sources", "metrics"},
     {"objectives", "distributed", "encoders"},
     {"cluster"},

@@ -1,12 +1,14 @@
 """Which cluster a round of deep clustering put each clip into, and how far from its centroid.
 
-On disk it is Parquet: `id`, and for each source, the encoders whose features were clustered, a
+On disk it is Parquet: `id`, `span`, which tells the clips of one table from those of another whose
+ids are the same, and for each source, the encoders whose features were clustered, a
 column with the cluster's number from 0 and `<source> distance`, squared, as they were prepared for
 k-means. A run leaves one a round, such as `runs/xdc/round 6.parquet`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sonant.clips import Clips
 from sonant.errors import TableError
 
 Array = np.ndarray[Any, Any]
 
 VERSION = "1"
 DISTANCE = " distance"
+NO_SOURCE = ("id", "span")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,26 @@ class Assignment:
     """Of each clip, from 0."""
     distances: Array
     """Squared, from the cluster's centroid."""
+    spans: Array | None = None
+    """Of `spans_of`; None where the table is older than that."""
+
+    def check(self, clips: Clips) -> None:
+        """Refuse clips that have ids of these, and are others.
+
+        Raises:
+            TableError: some are of another video or of other times.
+        """
+        if self.spans is None:
+            return
+        mine = dict(zip(self.ids, self.spans.tolist(), strict=True))
+        there = zip(clips.column("id"), spans_of(clips).tolist(), strict=True)
+        others = [id for id, span in there if mine.get(id, span) != span]
+        if others:
+            raise TableError(
+                f"{len(others)} of the {len(clips)} clips have an id that was clustered, and are "
+                f"of another video or of other times, the first is {others[0]!r}: these are "
+                "clusters of another clip table"
+            )
 
     @property
     def of(self) -> dict[str, int]:
@@ -42,9 +66,18 @@ class Assignment:
         return dict(zip(self.ids, self.clusters.tolist(), strict=True))
 
 
-def to_table(ids: Sequence[str], found: Mapping[str, tuple[Array, Array]], stage: str) -> pa.Table:
+def spans_of(clips: Clips) -> Array:
+    """A hash of each clip's video and times, int64 [clips]."""
+    rows = zip(*(clips.column(name) for name in ("video", "start", "end")), strict=True)
+    said = (f"{video}\n{start:.3f}\n{end:.3f}".encode() for video, start, end in rows)
+    return np.frombuffer(b"".join(hashlib.sha256(one).digest()[:8] for one in said), np.int64)
+
+
+def to_table(
+    ids: Sequence[str], spans: Array, found: Mapping[str, tuple[Array, Array]], stage: str
+) -> pa.Table:
     """The table of a round: source to clusters and squared distances, each [clips]."""
-    columns: dict[str, Any] = {"id": ids}
+    columns: dict[str, Any] = {"id": ids, "span": spans}
     for source, (clusters, distances) in found.items():
         columns |= {source: clusters, source + DISTANCE: distances}
     return pa.table(columns).replace_schema_metadata({"sonant.clusters": VERSION, "stage": stage})
@@ -69,7 +102,9 @@ def read_assignment(path: Path, source: str = "") -> Assignment:
             f"{path}: is no table of clusters of version {VERSION}; its columns are "
             f"{', '.join(table.column_names)}"
         )
-    there = [name for name in table.column_names[1:] if not name.endswith(DISTANCE)]
+    there = [
+        name for name in table.column_names if name not in NO_SOURCE and not name.endswith(DISTANCE)
+    ]
     if not source and len(there) == 1:
         source = there[0]
     if source not in there:
@@ -80,4 +115,5 @@ def read_assignment(path: Path, source: str = "") -> Assignment:
         table["id"].to_pylist(),
         table[source].to_numpy(),
         table[source + DISTANCE].to_numpy(),
+        table["span"].to_numpy() if "span" in table.column_names else None,
     )

@@ -12,6 +12,7 @@ from shutil import copyfile
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -457,7 +458,7 @@ def test_two_encoders_of_one_modality_teach_each_other(tmp_path: Path) -> None:
     terms = log(tmp_path)[0]["terms"]
     assert set(terms) == {"video from second_video", "second_video from video"}
     table = pq.read_table(tmp_path / "round 1.parquet")
-    assert table.column_names[1::2] == ["second_video", "video"]
+    assert table.column_names[2::2] == ["second_video", "video"]
     found = load(tmp_path).embed(video=np.zeros((2, 2, 40, 40, 3), np.uint8))
     assert set(found) == {"video"}
 
@@ -472,6 +473,11 @@ def test_the_last_clusters_train_new_encoders(trained: Path, tmp_path: Path) -> 
     load(tmp_path / "final")
     with pytest.raises(UsageError, match=r"no cluster for 2 of the 20 clips.*'c18'; it is of"):
         run(tmp_path / "a", xdc_final_small, clips=toy_clips(20), **final)
+    starts = pa.array(np.arange(CLIPS) + 0.1)
+    column = toy_clips(CLIPS).table.column_names.index("start")
+    moved = Clips(toy_clips(CLIPS).table.set_column(column, "start", starts), Path())
+    with pytest.raises(TableError, match="18 of the 18 clips have an id that was clustered"):
+        run(tmp_path / "moved", xdc_final_small, clips=moved, **final)
     with pytest.raises(UsageError, match="ask for `--clusters 3` or more, not 2"):
         run(tmp_path / "b", xdc_final_small, **final | {"clusters": 2})
     with pytest.raises(

@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-from sonant.assignments import Assignment, read_assignment, to_table
+from sonant.assignments import Assignment, read_assignment, spans_of, to_table
 from sonant.clips import COLUMNS, Clips
 from sonant.errors import TableError, UsageError
 from sonant.features import Features
@@ -266,11 +266,37 @@ def test_a_table_of_a_round_is_read_as_it_was_written(tmp_path: Path, table: Cli
         "video": (found.clusters + 1, found.distances),
     }
     path = tmp_path / "round 1.parquet"
-    pq.write_table(to_table(found.ids, both, "round 1"), path)
+    pq.write_table(
+        to_table(found.ids, spans_of(table.where(split="test"))[::-1], both, "round 1"), path
+    )
     audio, video = (read_assignment(path, source) for source in ("audio", "video"))
     assert audio.of == found.of and list(video.clusters) == list(found.clusters + 1)
     assert list(audio.distances) == list(found.distances)
     with pytest.raises(TableError, match="of several sources; `--source` is one of audio, video"):
         read_assignment(path)
-    pq.write_table(to_table(found.ids, {"video+audio": both["audio"]}, "round 1"), path)
+    pq.write_table(
+        to_table(
+            found.ids,
+            spans_of(table.where(split="test"))[::-1],
+            {"video+audio": both["audio"]},
+            "round 1",
+        ),
+        path,
+    )
     assert read_assignment(path).source == "video+audio"
+
+
+def test_clips_that_merely_have_the_same_ids_are_refused(tmp_path: Path, table: Clips) -> None:
+    test, path = table.where(split="test"), tmp_path / "round 1.parquet"
+    found = round_of(table)
+    both = {"audio": (found.clusters, found.distances)}
+    pq.write_table(to_table(found.ids, spans_of(test)[::-1], both, "round 1"), path)
+    read = read_assignment(path)
+    read.check(table)
+    starts = table.column("start").copy()
+    place = int(np.flatnonzero(table.column("id") == found.ids[3])[0])
+    starts[place] += 0.25
+    column = table.table.column_names.index("start")
+    moved = Clips(table.table.set_column(column, "start", [starts]), table.root)
+    with pytest.raises(TableError, match=f"1 of the .* the first is '{found.ids[3]}'"):
+        assigned("XDC", read, moved, source="audio")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from sonant.assignments import read_assignment, to_table
+from sonant.assignments import read_assignment, spans_of, to_table
 from sonant.clips import Clips
 from sonant.cluster import Blocks, Rows, kmeans, preparation, sinkhorn, to_tensor
 from sonant.data import Array, seeded
@@ -102,6 +102,8 @@ class Rounds:
         above_zero(sharpness=self.sharpness)
         if self.converged is not None and not 0 < self.converged <= 1:
             raise UsageError(f"converged is an NMI above 0 and at most 1, not {self.converged}")
+        if self.start not in ("plusplus", "random"):
+            raise UsageError(f"start must be plusplus or random, not {self.start!r}")
         if self.assignment not in ("kmeans", "sinkhorn"):
             raise UsageError(f"assignment must be kmeans or sinkhorn, not {self.assignment!r}")
 
@@ -249,6 +251,7 @@ class DeepCluster(Method):
         self.surveyed = torch.float16 if rounds.half else torch.float32
         self.compared: dict[str, Array] = {}
         self.ids: list[str] = []
+        self.spans = np.empty(0, np.int64)
         self._check(routes)
         most = width * min(map(len, self.sources.values()))
         if rounds.pca > most:
@@ -276,7 +279,7 @@ class DeepCluster(Method):
 
     def attach(self, clips: Clips) -> None:
         """Make room for the labels, and keep those to compare with."""
-        self.ids = clips.column("id").tolist()
+        self.ids, self.spans = clips.column("id").tolist(), spans_of(clips)
         for source, k in self.clusters.items():
             if k > len(clips):
                 raise UsageError(
@@ -384,7 +387,7 @@ class DeepCluster(Method):
             source: (labels.cpu().numpy(), away.float().cpu().numpy())
             for source, (labels, away) in found.items()
         }
-        return to_table(self.ids, arrays, stage.name)
+        return to_table(self.ids, self.spans, arrays, stage.name)
 
     def _check(self, routes: Routes) -> None:
         known = set(self.encoders)
@@ -440,11 +443,14 @@ class Assigned(DeepCluster):
         """Take the clips' labels.
 
         Raises:
-            TableError: the file is missing, or no table of clusters, or has no such column.
+            TableError: the file is missing, or no table of clusters, or has no such column, or is
+                of other clips of the same ids.
             UsageError: it lacks clips, or has more clusters.
         """
         super().attach(clips)
-        labels, k = read_assignment(self.table, self.source).of, self.clusters[self.source]
+        assignment = read_assignment(self.table, self.source)
+        assignment.check(clips)
+        labels, k = assignment.of, self.clusters[self.source]
         lost = [id for id in self.ids if id not in labels]
         if lost:
             raise UsageError(

@@ -247,10 +247,12 @@ def assigned(
 
     Raises:
         UsageError: none of the clips were clustered; labels that there are not.
+        TableError: clips with ids that were clustered are others.
     """
     at_least(0, seed=seed)
     at_least(1, members=members, permutations=permutations)
     labels = _known(labels, clips)
+    found.check(clips)
     judged = clips.where(split=split, quarantined=False)
     places = {id: place for place, id in enumerate(found.ids)}
     rows = [places.get(id, -1) for id in judged.column("id")]
