@@ -424,15 +424,14 @@ class Examples:
         """Refuse views that the media cannot fill without showing frames twice or enlarged.
 
         The best of a few clips spread over the table decides: usually the first that is looked at.
-        If partial, the look goes on until a clip with sound and one with pictures is found, of
-        those that are wanted.
+        If none of them has sound, or pictures, that is an error, too. If partial, the look goes on
+        until a clip with sound and one with pictures is found, of those that are wanted.
 
         Raises:
             UsageError: none of them has as many different frames and pixels as the views show, or
-                no clip at all has sound or pictures.
+                none has sound or pictures; if partial, no clip at all has.
         """
-        wanted = {"audio", "video"} if self.partial else {"video"}
-        wanted &= set(self.modalities)
+        wanted = {"audio", "video"} & set(self.modalities)
         if not wanted:
             return
         v, frames, side, found = self.views, 0, 0, set[str]()
@@ -450,13 +449,8 @@ class Examples:
             if wanted <= found and (enough or "video" not in wanted):
                 return
         for modality, name in (("audio", "sound"), ("video", "pictures")):
-            if self.partial and modality in wanted - found:
-                raise self._missing_everywhere(name)
-        if not frames:
-            raise UsageError(
-                f"clip {self.ids[0]!r} and others that were looked at have no pictures; this "
-                f"method learns from clips that have all of {', '.join(self.modalities)}"
-            )
+            if modality in wanted - found:
+                raise self._missing_everywhere(name) if self.partial else self._missing(name)
         if frames < v.frames:
             raise UsageError(
                 f"the packed clips have {frames} different frames and {v.frames} are wanted: ask "
@@ -474,6 +468,12 @@ class Examples:
         yield from few
         if self.partial:
             yield from sorted(set(range(len(self))).difference(few))
+
+    def _missing(self, name: str) -> UsageError:
+        return UsageError(
+            f"clip {self.ids[0]!r} and others that were looked at have no {name}; this "
+            f"method learns from clips that have all of {', '.join(self.modalities)}"
+        )
 
     def _missing_everywhere(self, name: str) -> UsageError:
         return UsageError(
