@@ -27,7 +27,7 @@ from sonant.clips import Clips
 from sonant.data import Examples, Request, requests
 from sonant.embed import embed, load
 from sonant.encoders.resnet import AudioResNet
-from sonant.errors import SonantError, TableError, UsageError
+from sonant.errors import TableError, UsageError
 from sonant.media.audio import xdc as front_end
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
