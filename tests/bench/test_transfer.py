@@ -153,3 +153,20 @@ def test_names_that_would_share_a_folder_are_refused(packed: Path, tmp_path: Pat
         go(tmp_path, packed, dealing=Dealing(("fold", "fold")))
     with pytest.raises(UsageError, match="choose is one of last, val, held-out, not 'best'"):
         Dealing(choose="best")  # type: ignore[arg-type]
+
+
+def test_recordings_that_are_not_judged_are_counted(packed: Path, tmp_path: Path) -> None:
+    clips = Clips.read(packed / "clips.parquet")
+    ids = ("r0@0", "r0@1", "r1@0", "r7@0", "r7@1")
+    lost = dict.fromkeys(ids, "shorter than a window of 2 s")
+    places = {
+        clip.id: ("00000.tar", 512 * place, 512)
+        for place, clip in enumerate(clips)
+        if clip.id not in lost
+    }
+    fewer = Clips.of([*clips], root=clips.root).quarantined(lost).with_packed(places)
+    assert Dealing(("fold",)).unjudged(clips, "class") == []
+    assert Dealing(("fold",)).unjudged(fewer, "class") == [
+        f"fold {fold}: 1 of 6 recordings to judge are not packed, and not judged."
+        for fold in (1, 2)
+    ]

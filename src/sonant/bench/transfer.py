@@ -80,6 +80,20 @@ class Dealing:
             found.append(chosen)
         return found
 
+    def unjudged(self, clips: Clips, label: str) -> list[str]:
+        """In words, how many labelled recordings each fold cannot judge, since none is packed."""
+        labelled, packed = label_of(clips, label) != "", clips.column("shard") != ""
+        of, notes = recordings(clips), []
+        whole = Clips.of([*clips], root=clips.root)  # those in quarantine, too
+        for fold in folds(whole, self.by):
+            wanted, there = (set(of[fold.test & mask]) for mask in (labelled, labelled & packed))
+            if lost := wanted - there:
+                notes.append(
+                    f"{fold.name}: {len(lost)} of {len(wanted)} recordings to judge are not "
+                    "packed, and not judged."
+                )
+        return notes
+
     def _choosing(self, fold: Fold, groups: Array) -> Fold:
         val = fold.val if self.choose == "val" else np.zeros(len(groups), bool)
         if self.choose == "held-out":
@@ -137,7 +151,7 @@ def transfer(
     rows = _rows(out, about)
     _check_folders(name, [*rows], [fold.name for fold in dealt])
     kept = _cache(pack, clips, dealt) if cache else None
-    reached, notes = [], list[str]()
+    reached, notes = [], dealing.unjudged(clips, given["label"])
     for fold in dealt:
         run = out / _folder(name) / _folder(fold.name)
         _train(recipe, arguments, clips, pack, fold, run, initial, workers, kept)
@@ -240,7 +254,8 @@ def _check_folders(name: str, rows: Sequence[str], dealt: Sequence[str]) -> None
 def _notes(out: Path) -> list[str]:
     """What is to be known of the rows of a folder, such as recordings that were left out."""
     files = sorted(out.glob("*/row.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [n for path in files for n in json.loads(path.read_text(encoding="utf-8"))["notes"]]
+    notes = [n for path in files for n in json.loads(path.read_text(encoding="utf-8"))["notes"]]
+    return list(dict.fromkeys(notes))
 
 
 def _rows(out: Path, about: str) -> dict[str, list[Result]]:

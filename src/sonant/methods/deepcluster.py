@@ -364,7 +364,8 @@ class DeepCluster(Method):
                 _check_differ({encoder: seen[encoder] for encoder in self.sources[source]})
             return self.rounds.clusters(x, k, clips=len(self.ids), seed=seed)
         except UsageError as error:
-            raise UsageError(f"{stage.name}, clusters of {source}: {error}") from error
+            why = " (kept in half precision, --half)" if self.rounds.half else ""
+            raise UsageError(f"{stage.name}, clusters of {source}{why}: {error}") from error
 
     def _measures(self, source: str, labels: Tensor) -> dict[str, Any]:
         """How the new clusters of a source are, and lie to those before and to known labels."""
