@@ -168,7 +168,8 @@ def bench(
     if ablation_draws:
         said = (
             f"XDC where nothing else is said; {paired(len(ablation_draws))}, {split} clips; 12 "
-            "epochs each: fewer clips are fewer steps, too."
+            "epochs each: fewer clips are fewer steps, too. Linear classifiers of features as they "
+            "are; the paper fine-tunes all."
         )
         for title, rows in (
             ("Table 2: the number of clusters", NUMBERS),
