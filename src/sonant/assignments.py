@@ -1,9 +1,9 @@
 """Which cluster a round of deep clustering put each clip into, and how far from its centroid.
 
 On disk it is Parquet: `id`, `span`, which tells the clips of one table from those of another whose
-ids are the same, and for each source, the encoders whose features were clustered, a
-column with the cluster's number from 0 and `<source> distance`, squared, as they were prepared for
-k-means. A run leaves one a round, such as `runs/xdc/round 6.parquet`.
+ids are the same, and for each source (the encoders whose features were clustered) a column with the
+cluster's number from 0 and `<source> distance`, squared, as they were prepared for k-means. A run
+leaves one a round, such as `runs/xdc/round 6.parquet`.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def round_of(table: Clips) -> Assignment:
 
 def test_a_rounds_clusters_are_shown_as_they_are(table: Clips) -> None:
     found = round_of(table)
-    report = assigned("XDC", found, table, source="audio", permutations=10, members=4)
+    report = assigned("XDC", found, table, permutations=10, members=4)
     row, of = only(report), found.of
     test = table.where(split="test")
     numbers = np.array([of[id] for id in test.column("id")])
@@ -252,9 +252,9 @@ def test_a_rounds_clusters_are_shown_as_they_are(table: Clips) -> None:
 def test_a_round_of_other_clips_is_refused_and_of_some_is_said(table: Clips) -> None:
     found = round_of(table)
     with pytest.raises(UsageError, match=r"none is among the \d+ clips of split train"):
-        assigned("XDC", found, table, source="audio", split="train")
+        assigned("XDC", found, table, split="train")
     half = table.where(np.isin(table.column("id"), found.ids[:60]))
-    report = assigned("XDC", found, half, source="audio", permutations=10)
+    report = assigned("XDC", found, half, permutations=10)
     assert only(report).clips == 60
     assert report.notes == ["60 of 120 clustered clips are not among these."]
 
@@ -299,4 +299,4 @@ def test_clips_that_merely_have_the_same_ids_are_refused(tmp_path: Path, table: 
     column = table.table.column_names.index("start")
     moved = Clips(table.table.set_column(column, "start", [starts]), table.root)
     with pytest.raises(TableError, match=f"1 of the .* the first is '{found.ids[3]}'"):
-        assigned("XDC", read, moved, source="audio")
+        assigned("XDC", read, moved)

@@ -382,7 +382,6 @@ def score_round(
             f"{table.resolve().parent.name}, {table.stem}",
             found,
             media.clips,
-            source=found.source,
             run=str(table),
             split=split_of(pack, split),
             labels=labels,

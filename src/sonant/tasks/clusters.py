@@ -223,7 +223,6 @@ def assigned(
     found: Assignment,
     clips: Clips,
     *,
-    source: str,
     run: str = "",
     split: str | None = None,
     labels: Sequence[str] = LABELS,
@@ -237,7 +236,6 @@ def assigned(
         name: of the model.
         found: its clusters of one source.
         clips: the table that it was trained on, or one with more clips.
-        source: whose features were clustered.
         run: what found them.
         split: look at the clips of this split alone; None for all that were clustered.
         labels: what clusters are compared with, where clips have them; see `clusters`.
@@ -272,7 +270,7 @@ def assigned(
     return Clusters(
         runs={name: run},
         split=split or "all clustered clips",
-        modality=source,
+        modality=found.source,
         grouping="assigned",
         metric="euclidean",
         permutations=permutations,
@@ -455,12 +453,13 @@ def _cluster(
     members: int,
     near: Mapping[str, Array],
 ) -> Cluster:
-    ((name, of),) = near.items()
+    ((name, nearness),) = near.items()
     told = [heard[row] for row in rows if heard[row] is not None]
     nearest: list[Member] = []
-    for place in np.argsort(of[rows] if name == "distance" else -of[rows], kind="stable"):
+    inside = nearness[rows]
+    for place in np.argsort(inside if name == "distance" else -inside, kind="stable"):
         row = int(rows[place])
-        one = _member(clips, row, values, heard[row], {name: float(of[row])})
+        one = _member(clips, row, values, heard[row], {name: float(nearness[row])})
         if not any(_overlap(one, other) for other in nearest):
             nearest.append(one)
         if len(nearest) == members:
@@ -473,7 +472,7 @@ def _cluster(
             label: common for label, of in values.items() for common in _common(of[rows].tolist())
         },
         members=nearest,
-        **{name: float(of[rows].mean())},
+        **{name: float(inside.mean())},
     )
 
 
