@@ -141,7 +141,7 @@ def test_weights_that_cannot_be_fetched_can_be_given(
 ) -> None:
     url = (file.parent / "none-01234567.pth").as_uri()
     monkeypatch.setitem(module.RELEASES, "tiny", replace(RELEASES["tiny"], url=url))
-    with pytest.raises(Exception, match=r"cannot be fetched: .* \(`--weights NAME=FILE`\)"):
+    with pytest.raises(Exception, match=r"cannot be fetched: .* \(`NAME=FILE`\)"):
         released_model("tiny")
 
 

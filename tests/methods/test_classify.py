@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sonant.checkpoint import make
 from sonant.clips import Clips
 from sonant.embed import embed
+from sonant.encoders.conv3d import CAFFE2_EPS, FromFrames, r2plus1d_18
 from sonant.errors import TableError, UsageError
 from sonant.media.text import train_tokenizer
 from sonant.methods.avcl import Fusion
@@ -168,6 +169,45 @@ def test_xdcs_classifier_falls_by_steps_and_trains_its_head_faster() -> None:
     assert (recipe.learning_rates, recipe.head_rate) == ((2.5e-4,), 10.0)
     assert (recipe.milestones, recipe.gamma) == ((0.5, 10 / 12), 0.05)
     assert recipe.method.modalities == ("video",)
+
+
+def test_xdcs_networks_begin_with_published_weights(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    published = r2plus1d_18("per_conv", planes=4, eps=CAFFE2_EPS)
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    arguments = {"classes": ["a", "b"], "planes": 4, "video": f"xdc-audioset={tmp_path / 'w.pth'}"}
+    recipe = make(classify_xdc, train_tokenizer([]), arguments)
+    before = recipe.method.head[1].weight.clone()
+    assert recipe.initialise
+    assert "w.pth (SHA-256" in (said := recipe.initialise())
+    assert "not in it" not in said and "aside" not in said
+    film = torch.randint(256, (2, 8, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(
+        recipe.method.eval().towers["video"](film), FromFrames(published).eval()(film)
+    )
+    assert torch.equal(recipe.method.head[1].weight, before)
+    assert make(classify_xdc, train_tokenizer([]), arguments | {"video": ""}).initialise is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"video": "xdc-audio"}, "no released weights 'xdc-audio'; there are xdc-ig65m-kinetics"),
+        ({"video": "xdc-audioset="}, "names no file after the ="),
+        ({"video": "xdc-audioset=none.pth"}, "none.pth: no such file"),
+        ({"planes": 8}, "not the weights of this network"),
+        ({"modalities": ["audio"]}, "see, and this method does not"),
+    ],
+)
+def test_published_weights_that_do_not_fit_are_refused(
+    given: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    torch.save(r2plus1d_18("per_conv", planes=4).state_dict(), tmp_path / "w.pth")
+    arguments = {"classes": ["a", "b"], "planes": 4, "video": f"xdc-audioset={tmp_path / 'w.pth'}"}
+    recipe = make(classify_xdc, train_tokenizer([]), arguments | given)
+    assert recipe.initialise
+    with pytest.raises(UsageError, match=said):
+        recipe.initialise()
 
 
 def test_impossible_classifiers_are_refused() -> None:

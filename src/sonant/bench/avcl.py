@@ -78,7 +78,6 @@ PUBLISHED = {
     "no CGRA": "72.5",
     "CGRA at conv3": "68.5",
     "CGRA at conv4": "69.3",
-    "CGRA at conv5": "70.9",
     "CGRA at conv5 and pool": "70.4",
     "without SelfCL": "73.5",
     "cor .1, self .9": "72.0",
@@ -168,7 +167,6 @@ ABLATIONS: Mapping[str, Callable[[str], list[Row]]] = {
         narrow(label, "no CGRA", layers=()),
         narrow(label, "CGRA at conv3", layers=("conv3",)),
         narrow(label, "CGRA at conv4", layers=("conv4",)),
-        narrow(label, "CGRA at conv5", layers=("conv5",)),
         narrow(label, "AVCL, R3D"),
         narrow(label, "CGRA at conv5 and pool", layers=("conv5", "pool")),
     ],
@@ -198,7 +196,9 @@ NARROW_DIFFERENCES = [
         "1 frame, middle 1.2 s",
         "one model",
         "no CGRA",
-        "CGRA at conv5",
+        "CGRA at conv3",
+        "CGRA at conv4",
+        "CGRA at conv5 and pool",
         "AVCL, R3D, gated",
         "AVCL, C3D",
         "AVCL, R(2+1)D",
@@ -260,8 +260,9 @@ def bench(
         said = (
             f"AVCL's own networks, narrow; {paired(len(ablation_draws))}, {split} clips; 10 epochs "
             "of pretraining. C3D has the spectrogram repeated 8 times, the others once. All but "
-            "the gated row are without AMFM, which the paper's have. The paper's figures are of "
-            "Kinetics-Sounds32."
+            "the gated row are without AMFM, which the paper's have; so CGRA at conv5 (the "
+            "paper's 70.9) is AVCL itself, for the mean of conv5 is what pool gives. The paper's "
+            "figures are of Kinetics-Sounds32."
         )
         tables.append(table(title, said, found, columns, _published(found)))
         every |= found

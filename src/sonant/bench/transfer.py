@@ -129,7 +129,8 @@ def transfer(
         recipe: of a classifier, such as `methods.classify.classify_small`.
         arguments: its keywords.
         name: of the row; if none is given, it says how the row is trained.
-        initial: weights to begin with; None begins from scratch.
+        initial: weights to begin with; None begins from scratch, or with the published weights
+            that the arguments name.
         dealing: of the clips.
         workers: processes that decode ahead.
         cache: keep decoded clips in PACK/cache.
@@ -142,7 +143,8 @@ def transfer(
             `Dealing.folds` and `recognition`.
     """
     given = defaults(recipe) | dict(arguments)
-    name = name or _name(initial, bool(given["frozen"]))
+    begun = initial is not None or bool(given.get("video"))
+    name = name or _name(begun, bool(given["frozen"]))
     if name == "chance" or not any(letter.isalnum() for letter in name):
         raise UsageError(f"{name!r} cannot be the name of a row; letters and digits can")
     clips = Pack.open(pack).clips
@@ -217,10 +219,10 @@ def _train(
         raise UsageError(f"{fold.name}: {error}") from error
 
 
-def _name(initial: Path | None, frozen: bool) -> str:
+def _name(begun: bool, frozen: bool) -> str:
     if frozen:
-        return "fc only of random towers" if initial is None else "fc only"
-    return "scratch" if initial is None else "fine-tuned"
+        return "fc only" if begun else "fc only of random towers"
+    return "fine-tuned" if begun else "scratch"
 
 
 def _folder(name: str) -> str:

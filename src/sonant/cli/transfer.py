@@ -74,7 +74,8 @@ ARGUMENTS = """
     name: of the row; if not given, it says how the row is trained.
     folds: columns that deal the clips: with values train and test, as split, or with a value a
         fold, each of which is judged in turn.
-    initial: begin with the towers of these weights; without, from scratch.
+    initial: begin with the towers of these weights; without, from scratch, or with the published
+        weights that `--video` names.
     choose: the epoch that is judged: the last, or the best by the clips that are val, or by clips
         held out of the training part.
     held_out: share of the training part's recordings that are held out.

@@ -159,6 +159,26 @@ def released(
     return network, load(network, file, sha256=digits, head=head)
 
 
+def fill(network: VideoResNet, weights: str) -> Loaded:
+    """Give a network weights that others have published; what it has of a head stays its own.
+
+    Args:
+        network: filled in place.
+        weights: one of `RELEASES`, whose published file is fetched; or NAME=FILE, for a file in
+            their layout that is here, or NAME=OWNER/NAME for a Hugging Face repository.
+
+    Raises:
+        UsageError: no such name or file, or weights of another network.
+        SonantError: the file cannot be fetched or read.
+    """
+    name, named, file = weights.partition("=")
+    release = known(name)
+    if named and not file:
+        raise UsageError(f"{weights} names no file after the =; wanted is NAME=FILE, or NAME alone")
+    digits = "" if file else hash_in(release.url)
+    return load(network, _file(file or None, release.url), sha256=digits)
+
+
 def _file(path: Path | str | None, url: str) -> Path:
     if path is None:
         return fetch(url)
@@ -233,7 +253,7 @@ def fetch(url: str) -> Path:
         except (OSError, HTTPException, ValueError) as error:
             raise SonantError(
                 f"{url}: cannot be fetched: {error}; a copy of it that is here can be given by its "
-                "path (`--weights NAME=FILE`), or be put where it is looked for: "
+                "path (`NAME=FILE`), or be put where it is looked for: "
                 f"{path}"
             ) from error
         digest = _hash(partial_file)

@@ -6,6 +6,7 @@ section 4.1.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from sonant.data import Array, Shapes, Views
-from sonant.encoders.conv3d import CAFFE2_EPS, FromFrames, r2plus1d_18
+from sonant.encoders.conv3d import CAFFE2_EPS, FromFrames, VideoResNet, r2plus1d_18
+from sonant.encoders.released import fill
 from sonant.encoders.resnet import AudioResNet, Geometry
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.audio import VMZ_BINS, VMZ_RATE, xdc
@@ -46,6 +48,9 @@ class Moments:
     """seconds between them; another number of steps that this gives is stretched to `mel`."""
     seconds: float = 2.0
     """length of a clip."""
+    video: str = ""
+    """published weights that R(2+1)D-18 begins with, such as xdc-audioset, trained on 32 frames;
+    NAME=FILE for a file in their layout."""
     batch: int = 256
     """clips a step over all ranks; the paper gives none."""
     sgd_momentum: float = 0.9
@@ -117,8 +122,17 @@ class Moments:
             momentum=self.sgd_momentum,
             clip_norm=self.clip_norm,
             precision=self.precision,
+            initialise=partial(self._take, method) if self.video else None,
             seed=self.seed,
         )
+
+    def _take(self, method: Method) -> str:
+        """Others' weights into the video network; returns what was taken, in words."""
+        if "video" not in method.towers:
+            raise UsageError(f"weights {self.video} see, and this method does not")
+        film = method.towers["video"]
+        assert isinstance(film, FromFrames) and isinstance(film.network, VideoResNet)
+        return str(fill(film.network, self.video))
 
 
 @dataclass(frozen=True, kw_only=True)
