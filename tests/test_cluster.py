@@ -255,7 +255,7 @@ def test_rows_are_read_in_blocks(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x.numpy())
     there = Watched(np.load(tmp_path / "x.npy", mmap_mode="r"))
     found = kmeans(there, K, seed=0, iterations=5)
-    assert there.most == cluster._BLOCK["cpu"]
+    assert there.most == cluster._BLOCK
     assert there.passes <= 5000 * (3 + 2 * cluster.ROUNDS + 1 + 5)
     plain = x.numpy()
     others = [x, x.float(), x.float().numpy(), np.asfortranarray(plain), plain.astype(">f2")]

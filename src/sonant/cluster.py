@@ -35,7 +35,7 @@ TRIES = 4
 """Times that what they drew is clustered; the best is the start."""
 REPAIRS = 50
 """Iterations beyond those asked for, in which clusters without rows may still find some."""
-_BLOCK = {"cpu": 1024, "cuda": 65_536}
+_BLOCK, _LARGE_BLOCK = 1024, 65_536
 """Rows in memory at once: as many as a processor's caches hold, or an accelerator wants."""
 _EQUAL = 2.0**-46
 """Scores that differ by less than this share of their terms are equal; the first centroid wins."""
@@ -298,7 +298,7 @@ class Blocks:
         if not kind.is_floating_point():
             raise UsageError(f"features are {kind.dtype}; wanted floating numbers of 16 to 64 bits")
         self.dtype = torch.float64 if kind.dtype == torch.float64 else torch.float32
-        self.device = kind.device if kind.is_cuda else device()
+        self.device = device() if kind.device.type == "cpu" else kind.device
         empty = torch.zeros(0, int(x.shape[1]), dtype=self.dtype, device=self.device)
         self.width = int(self._prepared(empty).shape[1])
 
@@ -307,7 +307,7 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Where a block lies, its rows [b, width] as they are, and [b, d] as they are clustered."""
-        size = _BLOCK[self.device.type]
+        size = _BLOCK if self.device.type == "cpu" else _LARGE_BLOCK
         for first in range(0, len(self), size):
             part = slice(first, min(first + size, len(self)))
             read = self.x[part if self.picked is None else self.picked[part]]
@@ -432,12 +432,14 @@ def _finder(centroids: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _argmin(scores: Tensor) -> Tensor:
     """The first least of each row; on a processor by numpy, whose search is vectorized."""
-    return scores.argmin(1) if scores.is_cuda else torch.from_numpy(scores.numpy().argmin(1))
+    if scores.device.type != "cpu":
+        return scores.argmin(1)
+    return torch.from_numpy(scores.numpy().argmin(1))
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
     """Rows @ weight.T + bias in float32; by oneDNN, as MKL is half as fast on some processors."""
-    if weight.is_cuda or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return lambda rows: F.linear(rows, weight, bias)
     weight, bias = weight.to_mkldnn(), bias.to_mkldnn()
     return lambda rows: F.linear(rows.to_mkldnn(), weight, bias).to_dense()

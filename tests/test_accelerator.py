@@ -1,0 +1,56 @@
+"""All that is learned and embedded lies on one device: on an accelerator that refuses to mix."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from accelerator import NAME, mix, on_accelerator, train_toys
+from sonant.features import Features
+from toy import SECONDS
+
+NETWORKS = {"planes": 4, "frames": 2, "size": 32, "jitter": 2, "batch": 8, "seconds": SECONDS}
+FILMS = NETWORKS | {"frame_rate": 2 / SECONDS, "mel": 32, "mel_crop": 32, "joint": 8}
+MOMENTS = NETWORKS | {"frame_rate": 20 / SECONDS, "mel": 20}
+TRAININGS: list[tuple[str, dict[str, Any]]] = [
+    ("mc3-small", {}),
+    ("mc3-small", {"chunk": 4}),
+    ("relational-small", {"groups": ["verb"], "align_share": 0.0}),
+    ("imagebind-small", {}),
+    ("cm-acc-small", {}),
+    ("avcl", FILMS | {"layers": ["conv3", "pool"]}),
+    ("avcl-small", {}),
+    ("moco-small", {}),
+    ("byol-small", {}),
+    ("simsiam-small", {}),
+    ("barlow-twins-small", {}),
+    ("iic-small", {}),
+    ("sdc-small", {}),
+    ("cdc-small", {}),
+    ("xdc", MOMENTS),
+    ("avts-small", {}),
+    ("supervised-small", {"label": "sounding"}),
+    ("classify", FILMS | {"label": "verb", "fusion": True, "hidden": [8]}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "given"), TRAININGS, ids=[name for name, _ in TRAININGS])
+def test_an_accelerator_learns_what_a_processor_does(
+    name: str, given: dict[str, Any], tmp_path: Path
+) -> None:
+    here, away = tmp_path / "here", tmp_path / "away"
+    train_toys(name, given, here, "cpu")
+    on_accelerator(partial(train_toys, name, given, away, NAME))
+    wanted = Features.read(here / "features.parquet")
+    found = Features.read(away / "features.parquet")
+    for modality in wanted.modalities:
+        np.testing.assert_allclose(
+            found.matrix(modality), wanted.matrix(modality), atol=1e-3, rtol=0
+        )
+
+
+def test_what_is_of_two_devices_is_refused() -> None:
+    on_accelerator(mix)
