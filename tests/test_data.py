@@ -456,6 +456,16 @@ def test_batches_go_to_a_device_with_what_is_there() -> None:
     assert {m: x.device.type for m, x in moved.there.items()} == dict.fromkeys(ALL, "meta")
 
 
+def test_sound_that_was_packed_with_less_than_is_heard_is_told() -> None:
+    clips = toy_clips(12)
+    assert Examples(clips, Toy(), views(), ALL).check_media() == ""
+    high = replace(views(), rate=24_000)
+    said = Examples(clips, Toy(), high, ALL).check_media()
+    assert "heard at 24000 samples a second and was packed with 16000" in said
+    assert "nothing lies above 8000 Hz (`sonant pack --rate 24000`)" in said
+    assert Examples(clips, Toy(), high, ("video",)).check_media() == ""
+
+
 def test_a_modality_that_no_clip_has_is_named() -> None:
     def check(media: Toy, modalities: tuple[Modality, ...] = ALL, said: str = "cuts") -> Toy:
         clips = texts(toy_clips(40), [said] * 40)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,9 +29,11 @@ from sonant.encoders.resnet import AudioResNet
 from sonant.encoders.small import SmallAudio, SmallVideo
 from sonant.encoders.timesformer import FrozenBlock, TimeSformer
 from sonant.errors import SonantError, UsageError
-from sonant.explain.clip import Heat, explain, frames_seen, front_end, sound_axes
+from sonant.explain import pictures as pictures_of_explain
+from sonant.explain.clip import Explanation, Heat, explain, frames_seen, front_end, sound_axes
 from sonant.explain.layers import SAME, Axis, Layer, layers, spread
 from sonant.explain.maps import BEST, ROLL_OUT, find, grad_cam
+from sonant.explain.measure import MODEL, RANDOM, _answer, _mel
 from sonant.explain.pictures import blended, write_film, write_sheet
 from sonant.explain.rollout import patches
 from sonant.media.audio import log_mel, mel_centres
@@ -605,6 +608,108 @@ def test_heat_is_drawn_where_it_is() -> None:
     assert changed.tolist() == [[0, 2, 5]]
 
 
+def colourful(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """How far pictures [..., 3] are from grey, where heat is."""
+    return np.ptp(pictures[..., :3].astype(int), axis=-1)
+
+
+def hot_spots() -> dict[Any, Heat]:
+    """Sight sees frames 4 to 7 of twelve, hot in the second above and right of the middle; sound is
+    heard from .5 to 1 s, and hot at .8 s and high."""
+    values, heard = np.zeros((4, 32, 32), np.float32), np.zeros((50, 128), np.float32)
+    values[1, 4:10, 20:26], heard[29:32, 100:110] = 1, 1
+    return {
+        "video": Heat(
+            values, (np.arange(4) + 4.5) / 8, None, np.full((4, 32, 32, 3), 120), "v", (4, 4), 1.0
+        ),
+        "audio": Heat(
+            heard,
+            0.505 + np.arange(50) / 100,
+            mel_centres(0, 12_000, 256)[:128],
+            np.tile(np.linspace(1, 2, 128), (50, 1)),
+            "a",
+            (4, 4),
+            1.0,
+        ),
+    }
+
+
+def test_a_films_heat_is_at_its_second_place_and_pitch(tmp_path: Path) -> None:
+    media = Media(
+        np.full((12, 64, 96, 3), 120, np.uint8),
+        (np.arange(12) + 0.5) / 8,
+        np.zeros(24_000, np.float32),
+        0.0,
+        16_000,
+    )
+    whole = Explanation("c", "", "AV", 0.5, hot_spots())
+    path = write_film(whole, media, toy_model(jitter=0).views, tmp_path / "c.mp4")
+    with av.open(str(path)) as container:
+        film = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    pictures, strip = film[:, : -pictures_of_explain.STRIP], film[:, -pictures_of_explain.STRIP :]
+    hot = colourful(pictures)
+    frame, row, column = np.unravel_index(hot.argmax(), hot.shape)
+    assert frame == 5
+    assert row / 336 == pytest.approx(7 / 32, abs=0.1)
+    assert (column - 84) / 336 == pytest.approx(23 / 32, abs=0.1)
+    seen = pictures[:, 200:300, 100:200].mean((1, 2, 3))
+    np.testing.assert_allclose(seen, [54] * 4 + [120] * 4 + [54] * 4, atol=4)
+    for unseen in (*range(4), *range(8, 12)):
+        assert hot[unseen].max() < 20
+
+    # The line is elsewhere in the first frame, and no colour.
+    heat = colourful(strip[0])
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert column / strip.shape[2] * 1.5 == pytest.approx(0.81, abs=0.03)
+    assert row == pytest.approx((127 - 104.5) / 128 * pictures_of_explain.STRIP, abs=6)
+    light = strip[0].mean((0, 2))
+    seconds = (np.arange(strip.shape[2]) + 0.5) / strip.shape[2] * 1.5
+    assert light[(seconds > 0.53) & (seconds < 0.97)].min() > 80
+    assert light[(seconds > 0.1) & (seconds < 0.47)].max() < 10
+    assert light[seconds > 1.03].max() < 10
+
+
+def test_a_sheets_heat_is_at_its_second_place_and_pitch() -> None:
+    heats = hot_spots()
+    part = Figure().subfigures(1, 1)
+    pictures_of_explain._frames(part, heats["video"])
+    below = [axes.get_images()[0].get_array() for axes in part.axes[4:8]]
+    assert [int(colourful(picture).max() > 50) for picture in below] == [0, 1, 0, 0]
+    hottest = np.argwhere(colourful(below[1]) > 50)
+    assert (hottest.min(0).tolist(), hottest.max(0).tolist()) == ([4, 20], [9, 25])
+    assert [axes.get_xlabel()[:6] for axes in part.axes[4:8]] == [
+        "0.56 s",
+        "0.69 s",
+        "0.81 s",
+        "0.94 s",
+    ]
+
+    part = Figure().subfigures(1, 1)
+    pictures_of_explain._spectrogram(part, heats["audio"], None)
+    axes = part.axes[0]
+    (image,) = axes.get_images()
+    found = np.argwhere(colourful(image.get_array()) > 50)
+    assert (found.min(0).tolist(), found.max(0).tolist()) == ([100, 29], [109, 31])
+    assert axes.get_ylim()[0] < axes.get_ylim()[1], "low sounds are below"
+    np.testing.assert_allclose(image.get_extent(), (0.5, 1.0, -0.5, 127.5))
+    marks = [label.get_text() for label in axes.get_yticklabels()]
+    assert marks == ["250 Hz", "500 Hz", "1000 Hz", "2000 Hz"]
+    hertz = heats["audio"].hertz
+    assert hertz is not None
+    assert hertz[round(axes.get_yticks()[2])] == pytest.approx(1000, rel=0.02)
+
+
+def test_no_pitch_is_marked_below_what_is_heard() -> None:
+    heat = replace(hot_spots()["audio"], hertz=mel_centres(0, 12_000, 256)[72:200])
+    part = Figure().subfigures(1, 1)
+    pictures_of_explain._spectrogram(part, heat, None)
+    assert [label.get_text() for label in part.axes[0].get_yticklabels()] == [
+        "1000 Hz",
+        "2000 Hz",
+        "4000 Hz",
+    ]
+
+
 # --------------------------------------------------------------------------------- the measurement
 
 
@@ -624,6 +729,32 @@ def test_the_pointing_game(seed: int, reach: int) -> None:
     if mask.any():
         assert iou(mask.astype(float), mask) == 1
         assert pointing(mask.astype(float), mask, (0, 0, 0)) == 1
+
+
+def test_what_a_model_gains_on_random_weights_is_counted_frame_by_frame() -> None:
+    mask = np.zeros((3, 20, 20), bool)
+    mask[0, 5:8, 5:8] = True
+    right, late = np.zeros(mask.shape), np.zeros(mask.shape)
+    right[0, 6, 6], late[1, 6, 6] = 1, 1
+    heats = {MODEL: [right, right], RANDOM: [late, right]}
+    found = _answer("pixels", [mask, mask], heats, np.array(["a.mp4", "b.mp4"]), 0)
+    points = {name: row.pointing.value for name, row in found.rows.items()}
+    assert (points[MODEL], points[RANDOM]) == (1.0, 0.5)
+    assert points["where it is in other clips"] == 1.0
+    assert found.gain.pointing.value == 0.5
+    assert found.gain.iou.value == pytest.approx((1 / 9 + 1 / 9) / 2 - (0 + 1 / 9) / 2)
+    assert (found.clips, found.area) == (2, pytest.approx(9 / 1200))
+
+
+def test_cells_are_those_that_the_views_hear() -> None:
+    arguments = {"planes": 4, "frames": 2, "frame_rate": 20 / 3, "size": 32, "jitter": 2}
+    arguments |= {"mel": 32, "mel_crop": 20, "seconds": SECONDS, "joint": 8, "batch": 8}
+    views = make(avcl, TOKENIZER, arguments).views
+    samples = Toy().read(0, frames=0).samples
+    assert samples is not None
+    cells = _mel(views)(samples, RATE)
+    np.testing.assert_array_equal(cells, views.heard(views.audio(samples, RATE)))
+    assert cells.shape == (20, 20)
 
 
 def test_maps_and_masks_that_do_not_fit_are_refused() -> None:
@@ -683,7 +814,7 @@ def test_mel_cells_of_an_action_are_those_that_truth_counts(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A world of two short videos, packed, and a run that was hardly trained."""
+    """A world of two short videos, packed, and a run that was trained on toys."""
     out = tmp_path_factory.mktemp("explain")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(laws, "NARRATIONS", (5, 8))
@@ -694,7 +825,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ):
             assert main(line.split()) == 0
         clips = Clips.read(out / "pack" / "clips.parquet")
-        arguments = {"frames": 4, "size": 32, "batch": 4, "align_epochs": 0, "refine_epochs": 0}
+        arguments = {"frames": 4, "size": 32, "jitter": 2, "batch": 4}
+        arguments |= {"align_epochs": 2, "refine_epochs": 0}
         train(mc3_small, arguments, clips, out / "run", media=Toy(), workers=0)
         yield out
 
@@ -719,10 +851,11 @@ def test_the_command_draws_and_measures(done: Path, capsys: pytest.CaptureFixtur
     found = json.loads((done / "m" / "measure.json").read_text())
     assert set(found["answers"]) == {"movement", "pixels", "sound"}
     for answer in found["answers"].values():
-        assert answer["rows"]["chance"]["iou"]["value"] == pytest.approx(answer["area"])
-        same = answer["rows"]["model"]["pointing"]["value"]
-        assert same == answer["rows"]["random weights"]["pointing"]["value"]
-        assert answer["gain"]["pointing"]["value"] == 0
+        rows = answer["rows"]
+        assert rows["chance"]["iou"]["value"] == pytest.approx(answer["area"])
+        model, random = (rows[name]["iou"]["value"] for name in (MODEL, RANDOM))
+        assert answer["gain"]["iou"]["value"] == pytest.approx(model - random)
+        assert model != random
     assert main(measuring) == 0
     assert json.loads((done / "m" / "measure.json").read_text()) == found
     sounding = clips.column("sounding").tolist().index(True)

@@ -152,8 +152,14 @@ def load_towers(method: Method, path: Path) -> str:
         if not mine:
             raise UsageError(f"{path}: holds no {name} to begin with")
         fill(method.get_submodule(name), mine, path)
-    left = f"; {', '.join(fresh)} is not there and begins anew" if fresh else ""
-    return f"towers of {', '.join(found)} from {path}{left}"
+    told = "".join(f", {name}" for name in method.inherited)
+    told = f"towers of {', '.join(found)}{told} from {path}"
+    if fresh:
+        told += f"; {', '.join(fresh)} is not there and begins anew"
+    taken = {*(f"towers.{modality}" for modality in found), *method.inherited}
+    if left := sorted({_part(name) for name in weights} - taken):
+        told += f"; left there: {', '.join(left)}"
+    return told
 
 
 def words_of(path: Path) -> Tokenizer | None:
@@ -172,6 +178,12 @@ def words_of(path: Path) -> Tokenizer | None:
             "the tower's words are; give the weights in the folder of their run"
         )
     return Tokenizer.read(beside)
+
+
+def _part(name: str) -> str:
+    """The part of a method that a tensor belongs to: a tower, or what stands beside them."""
+    first, *rest = name.split(".")
+    return f"towers.{rest[0]}" if first == "towers" else first
 
 
 def _of_tower(modality: Modality, name: str) -> bool:

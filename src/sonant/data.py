@@ -420,12 +420,15 @@ class Examples:
             + f"index clips of {wanted} s (`--before` and `--after` add up to it)"
         )
 
-    def check_media(self) -> None:
+    def check_media(self) -> str:
         """Refuse views that the media cannot fill without showing frames twice or enlarged.
 
         The best of a few clips spread over the table decides: usually the first that is looked at.
         If none of them has sound, or pictures, that is an error, too. If partial, the look goes on
         until a clip with sound and one with pictures is found, of those that are wanted.
+
+        Returns:
+            What is lacking and does no harm: a line, or nothing.
 
         Raises:
             UsageError: none of them has as many different frames and pixels as the views show, or
@@ -433,21 +436,22 @@ class Examples:
         """
         wanted = {"audio", "video"} & set(self.modalities)
         if not wanted:
-            return
-        v, frames, side, found = self.views, 0, 0, set[str]()
+            return ""
+        v, frames, side, rate, found = self.views, 0, 0, 0, set[str]()
         for look, row in enumerate(self._looks()):
             if look >= LOOKS and wanted <= found:
                 break
             media = self.media.read(row, frames=v.frames if "video" in wanted else 0)
             if media.samples is not None:
                 found.add("audio")
+                rate = max(rate, media.rate)
             if media.frames is not None and media.frame_times is not None:
                 found.add("video")
                 frames = max(frames, len(np.unique(media.frame_times)))
                 side = max(side, min(media.frames.shape[1:3]))
             enough = frames >= v.frames and side >= v.kept_size
             if wanted <= found and (enough or "video" not in wanted):
-                return
+                return self._dull(rate) if "audio" in wanted else ""
         for modality, name in (("audio", "sound"), ("video", "pictures")):
             if modality in wanted - found:
                 raise self._missing_everywhere(name) if self.partial else self._missing(name)
@@ -460,6 +464,14 @@ class Examples:
             f"the packed frames' short side has {side} pixels and {v.kept_size} are wanted (size "
             f"{v.size} and twice the jitter of {v.jitter}): ask for less (`--size`), or pack more "
             "with a larger `--short-side`"
+        )
+
+    def _dull(self, rate: int) -> str:
+        if rate >= self.views.rate:
+            return ""
+        return (
+            f"sound is heard at {self.views.rate} samples a second and was packed with {rate}: "
+            f"nothing lies above {rate // 2} Hz (`sonant pack --rate {self.views.rate}`)"
         )
 
     def _looks(self) -> Iterator[int]:

@@ -245,7 +245,7 @@ def train(
         chooser = _chooser(made, validation, clips, cache, workers)
         if any(stage.epochs for stage in made.method.stages):
             examples.check_text()
-            examples.check_media()
+            began = "\n".join(filter(None, [began, examples.check_media()]))
         if rank() == 0 and not going:
             _keep(run, made, record)
         _Run(made, examples, run, stop, workers, save_every, began, chooser).go()

@@ -66,6 +66,59 @@ def test_the_papers_figures_are_of_rows_that_are_there() -> None:
     assert {name for pair in xdc.DIFFERENCES for name in pair} <= xdc.METHODS.keys()
 
 
+PAPERS: dict[str, tuple[str, dict[str, object]]] = {
+    "Baseline-R": ("60.4", {"modalities": ("video",)}),
+    "Baseline-A": ("52.9", {"modalities": ("audio",)}),
+    "Baseline-R+A": ("73.9", {"modalities": ("audio", "video")}),
+    "IIC": ("60.5", {}),
+    "SimCLR": ("69.7", {}),
+    "MoCo": ("68.2", {}),
+    "BYOL": ("73.3", {}),
+    "SimSiam": ("72.9", {}),
+    "Barlow Twins": ("69.6", {}),
+    "AVCL": ("75.6", {"fusion": True}),
+    "raw audio": ("50.2", {"sound": "wave", "frames": 8}),
+    "1 frame, middle 1.2 s": ("67.9", {"sound": "middle", "frames": 1}),
+    "one model": ("60.5", {"models": 1}),
+    "no CGRA": ("72.5", {"layers": ()}),
+    "CGRA at conv3": ("68.5", {"layers": ("conv3",)}),
+    "CGRA at conv4": ("69.3", {"layers": ("conv4",)}),
+    "CGRA at conv5 and pool": ("70.4", {"layers": ("conv5", "pool")}),
+    "without SelfCL": ("73.5", {"correlation_weight": 1.0, "contrast_weight": 0.0}),
+    "cor .1, self .9": ("72.0", {"correlation_weight": 0.1, "contrast_weight": 0.45}),
+    "cor .3, self .7": ("72.2", {"correlation_weight": 0.3, "contrast_weight": 0.35}),
+    "cor .5, self .5": ("74.1", {"correlation_weight": 0.5, "contrast_weight": 0.25}),
+    "cor .7, self .3": ("73.7", {"correlation_weight": 0.7, "contrast_weight": 0.15}),
+    "without AMFM": ("73.5", {"fusion": False, "contrast_weight": 0.05}),
+    "Baseline-R+A, one network": ("73.9", {"models": 1}),
+    "AVCL, C3D": ("74.0", {"backbone": "c3d"}),
+    "AVCL, R(2+1)D": ("77.2", {"backbone": "r2plus1d"}),
+    "AVCL, R3D": ("75.6", {"backbone": "r3d", "models": 2, "layers": ("pool",), "sound": "whole"}),
+    "AVCL, R3D, gated": ("75.6", {"backbone": "r3d", "fusion": True}),
+}
+"""AVCL's Tables I to IV: top-1 of a row, and what makes it that row. Weights of the contrast are of
+batches of 32, half of the paper's at 16."""
+
+
+def test_rows_are_those_of_the_papers_tables() -> None:
+    there = {row.name: row for row in AVCL}
+    assert there.keys() == PAPERS.keys() | {"Baseline-R+A, two networks"}
+    for name, (published, wanted) in PAPERS.items():
+        row = there[name]
+        first = row.after or row
+        assert avcl.PUBLISHED[name] == published
+        known = defaults(first.recipe) | dict(first.arguments)
+        assert {key: known[key] for key in wanted} == wanted, name
+        if "fusion" in wanted:
+            assert row.arguments["fusion"] == wanted["fusion"]
+        assert row.chosen
+        assert row.arguments["label"] == "verb"
+        assert not first.chosen or first is row
+    methods = {name: row.after.recipe.__name__ for name, row in there.items() if row.after}
+    for name in ("SimCLR", "MoCo", "BYOL", "SimSiam", "Barlow Twins", "IIC", "AVCL"):
+        assert methods[name] == f"{name.lower().replace(' ', '_')}_small"
+
+
 def test_all_rivals_are_trained_for_as_long() -> None:
     for row in avcl.rivals("verb") + avcl.weights("verb"):
         epochs = [(defaults(x.recipe) | dict(x.arguments))["epochs"] for x in chain(row)]

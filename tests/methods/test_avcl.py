@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sonant.checkpoint import load_towers, make
+from sonant.checkpoint import load_towers, make, save_weights
 from sonant.embed import load
 from sonant.errors import UsageError
 from sonant.media.audio import avcl as mel_of
 from sonant.media.audio import resample, stretch
 from sonant.media.text import train_tokenizer
 from sonant.methods.avcl import AVCL, Fusion, avcl, avcl_small
+from sonant.methods.classify import classify
 from sonant.methods.films import Films, SharedBatchNorm3d, SoundPicture, over_ranks
 from sonant.objectives import cross_correlation, nt_xent
 from sonant.train import train
@@ -292,10 +293,36 @@ def test_impossible_films_are_refused_before_anything_is_read() -> None:
     refused("clips of 0.5 s have 12 frames, which hold no film of 16", seconds=0.5)
 
 
-def test_the_paper_s_views() -> None:
-    v = make(avcl, train_tokenizer(["cut"]), {"planes": 2}).views
+def test_the_papers_numbers() -> None:
+    """Section IV; λ of eq. 5 from Barlow Twins."""
+    recipe = make(avcl, train_tokenizer(["cut"]), {"planes": 2})
+    v, method = recipe.views, recipe.method
     assert isinstance(v, SoundPicture)
     assert (v.film, v.size, v.kept_size, v.mel, v.crop) == (16, 112, 128, 256, 112)
+    assert (v.seconds, v.frames, v.rate) == (10.0, 250, 24_000)
+    assert (recipe.learning_rates, recipe.momentum, recipe.batch) == ((1e-3,), 0.9, 16)
+    assert (recipe.weight_decay, recipe.clip_norm, recipe.precision) == (5e-4, 1e6, "fp32")
+    assert method.stages == (Stage("pretrain", 300),)
+    assert isinstance(method, AVCL)
+    assert (method.correlation_weight, method.contrast_weight) == (0.9, 0.1)
+    assert (method.temperature, method.off_diagonal, method.layers) == (0.07, 0.005, ("pool",))
+    assert isinstance(method.fusion, Fusion)
+    other = make(avcl, train_tokenizer(["cut"]), {"planes": 2, "precision": "bf16"})
+    assert other.precision == "bf16"
+
+
+def test_a_gate_that_is_not_taken_is_said_to_be_left(tmp_path: Path) -> None:
+    save_weights(narrow(), tmp_path / "w.safetensors")
+    for fusion, said in ((False, "; left there: fusion"), (True, ", fusion from ")):
+        arguments = NARROW | {"classes": ["a", "b"], "fusion": fusion, "joint": 8}
+        method = make(classify, train_tokenizer(["cut"]), arguments).method
+        assert said in load_towers(method, tmp_path / "w.safetensors")
+
+
+def test_a_loss_of_nothing_is_refused() -> None:
+    for nothing in ({"correlation_weight": 0.0}, {"layers": ()}):
+        with pytest.raises(UsageError, match="nothing is learned: neither contrast nor"):
+            method(contrast_weight=0.0, **nothing)
 
 
 def test_the_sound_is_its_middle_or_its_wave() -> None:

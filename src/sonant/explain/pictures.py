@@ -29,7 +29,9 @@ STRIP = 96
 STRONGEST = 0.7
 """How much of the picture the highest heat covers."""
 DIM = 0.45
-"""What is left of the light where the model does not look at all: beyond its square."""
+"""What is left of the light where the model does not look at all: beyond its square and seconds."""
+WINDOW = 0.025
+"""Seconds of sound that a column of a spectrogram stands for, at least."""
 COLUMNS = 8
 """Most frames of a sheet."""
 CMAP = "inferno"
@@ -49,9 +51,10 @@ MEANING = {
 def write_film(explanation: Explanation, media: Media, views: Views, out: Path) -> Path:
     """Write the clip as an mp4 (H.264, AAC) with heat over its frames, and its own sound.
 
-    What the model does not see of the frames is dark. Between the frames that it sees, heat goes
-    over from one to the next. Under them runs the spectrogram with its heat, and a line where the
-    film is. Where a modality was not looked into, it is shown without heat.
+    What the model does not see of the frames is dark, and so are frames before and after those that
+    it sees. Between these, heat goes over from one to the next. Under them runs the spectrogram
+    with its heat, black where nothing is heard, and a line where the film is. Where a modality was
+    not looked into, it is shown without heat.
 
     Args:
         explanation: of the clip.
@@ -67,7 +70,8 @@ def write_film(explanation: Explanation, media: Media, views: Views, out: Path) 
     shown = _enlarged(media.frames)
     heat = explanation.heats.get("video")
     if heat is not None:
-        shown = _heated(shown, _at(heat, media.frame_times), views)
+        seen = _covered(heat, media.frame_times, 0.0)
+        shown = _heated(shown, _at(heat, media.frame_times), seen, views)
     if "audio" in explanation.heats:
         shown = _over_strip(shown, explanation.heats["audio"], media)
     whole = film(Media(shown, media.frame_times, media.samples, media.samples_start, media.rate))
@@ -148,7 +152,8 @@ def _spectrogram(part: Any, heat: Heat, video: Heat | None) -> None:
     if heat.hertz is None:
         axes.set_ylabel(f"sound, heat\n{heat.layer}\nbin")
     else:
-        marks = [hz for hz in (250, 500, 1000, 2000, 4000, 8000) if hz <= heat.hertz[-1]]
+        low, high = heat.hertz[0], heat.hertz[-1]
+        marks = [hz for hz in (250, 500, 1000, 2000, 4000, 8000) if low <= hz <= high]
         places = np.interp(marks, heat.hertz, np.arange(bins))
         axes.set_yticks(places, [f"{hz} Hz" for hz in marks])
     for second in () if video is None else video.seconds:
@@ -190,14 +195,39 @@ def _at(heat: Heat, times: Array) -> Array:
     return found
 
 
-def _heated(frames: Array, heat: Array, views: Views) -> Array:
-    """Frames with heat over the square that the model sees, dark around it."""
+def _covered(heat: Heat, times: Array, least: float) -> Array:
+    """Which of some seconds the model's frames or windows stand for: half a step to either side.
+
+    Args:
+        heat: of what the model sees; a single frame stands for all of the clip.
+        times: seconds.
+        least: seconds of a step at least.
+    """
+    seconds = heat.seconds
+    if len(seconds) == 1:
+        return np.ones(len(times), bool)
+    step = max(float(seconds[-1] - seconds[0]) / (len(seconds) - 1), least)
+    covered: Array = (times >= seconds[0] - step / 2) & (times <= seconds[-1] + step / 2)
+    return covered
+
+
+def _heated(frames: Array, heat: Array, seen: Array, views: Views) -> Array:
+    """Frames with heat over the square that the model sees, dark around it and where it sees none.
+
+    Args:
+        frames: of the film.
+        heat: of each frame.
+        seen: which frames the model sees.
+        views: of the model.
+    """
     height, width = frames.shape[1:3]
     side = round(min(height, width) * views.size / views.kept_size)
     top, left = (height - side) // 2, (width - side) // 2
     found = np.asarray(frames * DIM, np.uint8)
-    square = frames[:, top : top + side, left : left + side]
-    found[:, top : top + side, left : left + side] = blended(square, _resized(heat, (side, side)))
+    square = frames[seen, top : top + side, left : left + side]
+    if seen.any():
+        hot = blended(square, _resized(heat[seen], (side, side)))
+        found[seen, top : top + side, left : left + side] = hot
     return found
 
 
@@ -211,6 +241,7 @@ def _over_strip(frames: Array, heat: Heat, media: Media) -> Array:
     columns = media.samples_start + (np.arange(width) + 0.5) * length / width
     nearest = np.abs(columns[:, None] - heat.seconds).argmin(1)
     picture = blended(_grey(heat.seen), heat.values)[nearest].transpose(1, 0, 2)[::-1]
+    picture[:, ~_covered(heat, columns, WINDOW)] = 0
     strip = np.asarray(Image.fromarray(picture).resize((width, STRIP), Image.Resampling.BILINEAR))
     strips = np.repeat(strip[None], len(frames), 0)
     at = np.abs(columns - np.asarray(media.frame_times)[:, None]).argmin(1)

@@ -96,6 +96,8 @@ class AVCL(Method):
         self.correlation_weight, self.contrast_weight = correlation_weight, contrast_weight
         self.layers = tuple(layers)
         self._check_layers()
+        if not contrast_weight and not (correlation_weight and self.layers):
+            raise UsageError("nothing is learned: neither contrast nor alignment has a weight")
 
     def forward(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """λ_self times SelfCL (eq. 10) and λ_cor times CGRA (eq. 5): their sum is eq. 11."""
