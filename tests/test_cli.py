@@ -14,6 +14,7 @@ import pytest
 
 import sonant
 from sonant.cli import COMMANDS, main
+from sonant.cli.arguments import show_quarantine
 from sonant.cli.score import _trained_on as trained_on
 from sonant.clips import Clips
 from sonant.demo import commands
@@ -299,6 +300,26 @@ def test_an_index_is_left_alone_until_something_changes(
     Clips.read(out).write(out)  # as someone who has added a label does
     assert main([*words, "--after", "2"]) == 1
     assert len(looked) == 3
+
+
+def test_reasons_that_differ_by_numbers_are_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "[red]"]
+    reasons = [f"ends at {second}.5 s, but lasts {second} s" for second in range(300)]
+    reasons += [f"time is {word!r}" for word in words for _ in range(2)]
+    reasons += [f"start is {word!r}" for word in words]
+    clips = [Clip(f"a@{number:03}", "a.mp4", 0.0, 1.5) for number in range(len(reasons))]
+    show_quarantine(Clips.of(clips, root=Path(), quarantine=reasons))
+    first, *shown = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("│")
+    ]
+    assert first == ["ends at 0.5 s, but lasts 0 s", "300", "a@000"]
+    assert shown[:2] == [["time is 'one'", "2", "a@300"], ["time is 'two'", "2", "a@302"]]
+    assert shown[10] == ["time is '[red]'", "2", "a@320"]
+    assert shown[-2] == ["start is 'three'", "1", "a@324"]
+    assert shown[-1] == ["and 8 more kinds", "8", ""]
+    assert len(shown) == 15
 
 
 @pytest.mark.slow

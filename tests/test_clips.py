@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,24 @@ def test_impossible_times_are_refused_unless_quarantined(start: float, end: floa
 def test_duplicate_ids_are_named() -> None:
     with pytest.raises(TableError, match="'a'"):
         Clips.of([Clip("a", "a.mp4", 0, 1), Clip("a", "b.mp4", 0, 1)], root=Path())
+
+
+def test_a_table_that_does_not_say_where_its_videos_lie_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clips.parquet"
+    Clips.of([Clip(id="a", video="a.mp4", start=0, end=1)], root=tmp_path).write(path)
+    whole = pq.read_table(path)
+    metadata = {name: value for name, value in whole.schema.metadata.items() if name != b"root"}
+    pq.write_table(whole.replace_schema_metadata(metadata), path)
+    with pytest.raises(TableError, match="does not say where its videos lie"):
+        Clips.read(path)
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in ((tmp_path / "pipe", "is a device, and no file"), (tmp_path, "is a folder")):
+        with pytest.raises(UsageError, match=said), replacing(path) as partial:
+            partial.write_text("x")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_unknown_split_and_column_name_what_there_is() -> None:

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -298,10 +299,23 @@ class Poisoned(Toy):
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
-    said = r"contrastive, gradient not finite at step \d of align, .* not finite: c(5|11)"
-    with pytest.raises(SonantError, match=said):
-        run(tmp_path, Poisoned())
+    said = r"contrastive, gradient not finite at step (\d) of align, .* not finite: c(5|11)"
+    steps = []
+    step = torch.optim.AdamW.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", lambda *x: steps.append(1) or step(*x))
+        with pytest.raises(SonantError, match=said) as raised:
+            run(tmp_path, Poisoned())
+    found = re.search(said, str(raised.value))
+    assert found
+    assert len(steps) == int(found[1])
     assert not (tmp_path / "align.safetensors").exists()
+
+
+def test_weights_that_ran_away_end_in_words(tmp_path: Path) -> None:
+    said = r"after step 0 the embeddings of audio, video, text are not finite; a lower rate may"
+    with pytest.raises(SonantError, match=said):
+        run(tmp_path, align_rate=1e9)
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")

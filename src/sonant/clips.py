@@ -123,7 +123,13 @@ class Clips:
                 f"with columns {', '.join(table.column_names)}; this sonant reads clip tables of "
                 f"version {VERSION}: make it again with `{made_by}`"
             )
-        root = Path(metadata[b"root"].decode())
+        try:
+            root = Path(metadata[b"root"].decode())
+        except KeyError:
+            raise TableError(
+                f"{path}: does not say where its videos lie (no `root` in its metadata): make it "
+                f"again with `{made_by}`"
+            ) from None
         try:
             return cls(table, root if root.is_absolute() else (path.parent / root).resolve())
         except TableError as error:

@@ -593,7 +593,8 @@ class Examples:
             return found
         raise SonantError(
             f"clip {self.ids[row]!r} (row {row}) has no {' and no '.join(missing)}; this "
-            f"method takes clips that have all of {', '.join(self.modalities)}"
+            f"method takes clips that have all of {', '.join(self.modalities)}: leave such clips "
+            "out (`sonant pack` without `--partial` does, of sound and pictures)"
         )
 
     def _crop(self, modality: Modality, found: list[Array], request: Request) -> Array:

@@ -5,7 +5,8 @@ clip's features do not depend on what is embedded beside it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from shutil import rmtree
@@ -16,7 +17,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
 from sonant.checkpoint import load_weights, read_run, weights_path
@@ -151,7 +152,10 @@ class Model:
             missing = "pictures" if media.frames is None else "sound"
             raise MediaError(path, f"has no {missing}, and a score compares sound with pictures")
         e = self.embed(video=media.frames[None], audio=media.samples[None])
-        return float(e["video"][0] @ e["audio"][0])
+        cosine = float(e["video"][0] @ e["audio"][0])
+        if not isfinite(cosine):
+            raise SonantError(f"{self.name}: its embeddings of {path} are not finite; its weights?")
+        return cosine
 
     def rows(self, batch: Batch) -> tuple[Embeddings, dict[str, Tensor]]:
         """Embeddings of a batch, and the method's own scores if the batch has all it needs."""
@@ -458,19 +462,29 @@ def _written(model: Model, examples: Examples, out: Path, *, batch: int, workers
         return Features.read(out)
     folder = out.with_name(f".{out.name}.{_hash(_weights(model.name), data)}")
     tables = []
-    firsts = range(0, len(rows), PART)
-    for first in track(firsts, "embed", console=Console(stderr=True), disable=len(firsts) < 2):
-        path = folder / f"{first:08d}.parquet"
-        if not path.is_file():
-            _part(model, examples, rows[first : first + PART], batch, workers).write(path)
-        tables.append(Features.read(path).table)
+    with Progress(console=Console(stderr=True), disable=len(rows) <= batch) as progress:
+        bar = progress.add_task("embed", total=len(rows))
+        advance = partial(progress.advance, bar)
+        for first in range(0, len(rows), PART):
+            path, part = folder / f"{first:08d}.parquet", rows[first : first + PART]
+            if not path.is_file():
+                _part(model, examples, part, batch, workers, advance).write(path)
+            progress.update(bar, completed=first + len(part))
+            tables.append(Features.read(path).table)
     features = Features(pa.concat_tables(tables), model.name, data)
     features.write(out)
     rmtree(folder)
     return features
 
 
-def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: int) -> Features:
+def _part(
+    model: Model,
+    examples: Examples,
+    rows: Array,
+    batch: int,
+    workers: int,
+    advance: Callable[[int], None],
+) -> Features:
     asked = [Request(rows[first : first + batch]) for first in range(0, len(rows), batch)]
     embeddings: dict[Modality, list[Array]] = {}
     scores: dict[str, list[Array]] = {}
@@ -483,6 +497,7 @@ def _part(model: Model, examples: Examples, rows: Array, batch: int, workers: in
         for name, x in said.items():
             whole = np.logical_and.reduce(list(there.values()))
             scores.setdefault(name, []).append(_nan(x, whole))
+        advance(len(made.index))
     if examples.kept is not None:
         examples.kept.save(rank=0)
     return Features.of(

@@ -82,10 +82,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Parent folders are made. A failure leaves the old file, if any, and no partial one.
 
     Raises:
+        UsageError: something that is no file is there, such as a folder or a device.
         SonantError: the disk is full, or the path cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: is a {'folder' if path.is_dir() else 'device'}, and no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with partial.open("rb") as file:
@@ -96,6 +99,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def again(path: Path, before: list[int] | None) -> str:
+    """What to add to the word of success where the file has this stamp of before the work still."""
+    return ", as before" if before and stamp(path) == before else ""
 
 
 def spare(path: Path, mark: str, kind: str) -> None:

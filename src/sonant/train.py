@@ -641,7 +641,14 @@ class _Run:
             return {}
         seen = batch.part(slice(self.made.chunk or None))
         with torch.no_grad(), _evaluating(self.method):
-            return agreement(self.method.embed(seen), seen.there)
+            e = self.method.embed(seen)
+        there = {m: x[seen.there[m]] if m in seen.there else x for m, x in e.items()}
+        if bad := [m for m, x in there.items() if not x.isfinite().all()]:
+            raise SonantError(
+                f"{self.run}: after step {step} the embeddings of {', '.join(bad)} are not finite; "
+                "a lower rate may help"
+            )
+        return agreement(e, seen.there)
 
     def _tell(self, line: Line, stage: Stage, step: int, steps: int) -> None:
         now = time.perf_counter()

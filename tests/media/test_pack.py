@@ -13,6 +13,7 @@ import tarfile
 import time
 from fractions import Fraction
 from pathlib import Path
+from shutil import copytree
 
 import av
 import fsspec
@@ -235,6 +236,30 @@ def test_frames_are_sampled_at_the_middles(packed):
         media = there.read(row, frames=frames)
         np.testing.assert_array_equal(media.frame_times, everything.frame_times[wanted])
         np.testing.assert_array_equal(media.frames, everything.frames[wanted])
+
+
+@pytest.mark.parametrize("kind", ["wav", "jpg"])
+def test_bytes_that_changed_since_they_were_packed_are_refused(packed, tmp_path, kind):
+    clips, out = packed
+    there = Pack(clips, copytree(out, tmp_path / "copy"))
+    row, other = np.flatnonzero(clips.column("shard") != "")[:2].tolist()
+    shard, offset, _ = there._places[row]
+    whole = bytearray((tmp_path / "copy" / shard).read_bytes())
+    at = whole.index(f".{kind}".encode(), offset) + 1024
+    whole[at] ^= 1
+    (tmp_path / "copy" / shard).write_bytes(whole)
+    for _ in range(2):
+        with pytest.raises(SonantError, match="these are not the bytes that were packed; does the"):
+            there.read(row, frames=5)
+    assert there.read(other, frames=5).frames is not None
+
+
+def test_a_finished_pack_is_not_written_to(packed, root):
+    clips, out = packed
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    again = pack(table(root, *ALL), out, **FORM)
+    assert again.table.equals(clips.table)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
 def test_sound_alone_is_read_without_decoding_a_picture(packed, monkeypatch):
@@ -559,7 +584,7 @@ def test_a_pack_that_fails_leaves_no_half_shard_of_another_worker(film, tmp_path
         film(tmp_path / name, seconds=1.5)
     clips, out = table(tmp_path, "hang.mp4", "z.mp4", every=9), tmp_path / "pack"
     (out / "00001.tar").mkdir(parents=True)
-    with pytest.raises(SonantError, match=r"00001.tar: cannot be written"):
+    with pytest.raises(SonantError, match=r"00001.tar: is a folder, and no file"):
         pack(clips, out, workers=2, **{**FORM, "shard_size": 1})
     assert {path.name for path in out.iterdir()} == {"pack.json", "00001.tar"}
 

@@ -1,5 +1,6 @@
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,50 @@ def test_terms_are_the_objectives_of_the_embeddings() -> None:
     torch.testing.assert_close(align["contrastive"], contrastive(e, 0.07))
     torch.testing.assert_close(refine["contrastive"], contrastive(e, 0.07))
     torch.testing.assert_close(refine["consensus"], 3 * consensus(e, "audio", ALPHA))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"anchor": "video"},
+        {"anchor": "text"},
+        {"inverse": "plain"},
+        {"norm": "l2"},
+        {"detach": True, "inverse": "plain"},
+        {"video_exponent": 2.0, "inverse": "plain"},
+        {"text_exponent": 0.3, "inverse": "plain"},
+        {"audio_exponent": 3.0, "anchor": "video", "inverse": "plain"},
+        {"temperature": 0.2},
+        {"contrast": False},
+    ],
+    ids=str,
+)
+def test_each_argument_reaches_the_equations(given: dict[str, Any]) -> None:
+    """By value and gradient, which each of them changes."""
+    known: dict[str, Any] = {"anchor": "audio", "inverse": "winner", "norm": "l1", "detach": False}
+    known |= {key: value for key, value in given.items() if key in known}
+    exponents = {m: given.get(f"{m}_exponent", ALPHA[m]) for m in ALPHA}
+    method, clips = made(consensus_weight=3.0, **given).method, batch(5)
+    terms = method(clips, Stage("refine", 1))
+    e = {m: x.detach().requires_grad_() for m, x in method.embed(clips).items()}
+    wanted = {"consensus": 3 * consensus(e, exponents=exponents, **known)}
+    if given.get("contrast", True):
+        wanted["contrastive"] = contrastive(e, given.get("temperature", 0.07))
+    assert terms.keys() == wanted.keys()
+    for name, term in terms.items():
+        torch.testing.assert_close(term, wanted[name])
+    heads = [method.towers[m].head.bias for m in e]
+    mine = torch.autograd.grad(sum(terms.values()), heads)
+    rows = torch.autograd.grad(sum(wanted.values()), list(e.values()))
+    again = sum((x * row).sum() for x, row in zip(method.embed(clips).values(), rows, strict=True))
+    for found, checked in zip(mine, torch.autograd.grad(again, heads), strict=True):
+        torch.testing.assert_close(found, checked, atol=1e-5, rtol=1e-4)
+
+
+def test_each_argument_of_training_reaches_the_recipe() -> None:
+    recipe = made(align_rate=0.1, refine_rate=0.2, align_share=0.3, align_epochs=4, refine_epochs=6)
+    assert recipe.learning_rates == (0.1, 0.2)
+    assert recipe.method.stages == (Stage("align", 4), Stage("refine", 6, begun_share=0.3))
 
 
 def test_embeddings_are_unit_rows_of_what_is_given() -> None:

@@ -124,6 +124,23 @@ def test_cm_acc_contrasts_with_the_batch_until_its_dictionary_is_full() -> None:
     torch.testing.assert_close(method(clips, Stage("align", 1))["audio to video"], wanted)
 
 
+def test_the_most_telling_of_the_pool_enter_the_dictionary() -> None:
+    """A candidate is classified by the other modality's row of it, among the dictionary's."""
+    method, clips = cm_acc(keys=12, pool=16, enqueue=4), batch()
+    method(clips, Stage("align", 1))
+    entered = int(method.entered[0])
+    before = {m: method.keys(m)[:entered].clone() for m in ("audio", "video")}
+    method(clips, Stage("align", 1))
+    there = min(int(method.entered[1]), 16)
+    random = torch.Generator().manual_seed(entered)
+    for modality, other in (("audio", "video"), ("video", "audio")):
+        seen = method.get_buffer(f"pool_{other}")[:there]
+        doubt = residuals(seen @ before[modality].T / method.temperature)
+        rows = spread(doubt, seen, 4, random)
+        new = method.keys(modality)[entered : entered + 4]
+        torch.testing.assert_close(new, method.get_buffer(f"pool_{modality}")[rows])
+
+
 def test_cm_acc_follows_slowly_and_only_in_training() -> None:
     method, clips = cm_acc(momentum=0.75), batch()
     with torch.no_grad():

@@ -9,6 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from sonant.checkpoint import defaults, make
+from sonant.encoders.ast import AST
+from sonant.encoders.distilbert import DistilBERT
+from sonant.encoders.timesformer import FrozenBlock, PlainBlock, TimeSformer
+from sonant.encoders.weights import TIMESFORMER_OF_KINETICS, Report
 from sonant.errors import UsageError
 from sonant.media.text import train_tokenizer
 from sonant.methods import parts
@@ -65,6 +69,61 @@ def test_the_papers_recipe_trains_on_what_it_says() -> None:
     assert recipe.precision == "bf16"
     again = make(mc3, TOKENIZER, arguments).method.state_dict()
     assert all(again[name].equal(x) for name, x in recipe.method.state_dict().items())
+
+
+@pytest.mark.usefixtures("short")
+def test_the_papers_parts_reach_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    for kind in (TimeSformer, AST, DistilBERT):
+        monkeypatch.setattr(kind, "compile", lambda self: compiled.append(type(self).__name__))
+    known = {"size": 32, "frames": 3, "width": 8}
+    plain = {"attention": "plain", "checkpointing": True, "compile": True, "colours": "kinetics"}
+    towers = make(mc3, TOKENIZER, known | plain).method.towers
+    assert sorted(compiled) == ["AST", "DistilBERT", "TimeSformer"]
+    assert all(tower.encoder.checkpointing for tower in towers.values())
+    video = towers["video"].encoder
+    assert isinstance(video.blocks[0], PlainBlock)
+    assert (video.frames, video.size) == (3, 32)
+    assert video.mean.flatten().tolist() == pytest.approx([0.45] * 3)
+    other = make(mc3, TOKENIZER, known).method.towers["video"].encoder
+    assert isinstance(other.blocks[0], FrozenBlock)
+    assert other.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    assert not other.checkpointing
+
+
+@pytest.mark.usefixtures("short")
+def test_kinetics_colours_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report(source="k400", layout=TIMESFORMER_OF_KINETICS, taken=())
+    asked: list[str] = []
+
+    def load(encoder: Any, source: str, *, times: str) -> Report:
+        asked.append(times)
+        return report
+
+    monkeypatch.setattr(parts, "load_timesformer", load)
+    arguments = {"size": 32, "frames": 2, "width": 8, "video": "k400", "attention": "plain"}
+    with pytest.raises(UsageError, match="k400: was trained on frames with Kinetics' colours"):
+        make(mc3, TOKENIZER, arguments).initialise()
+    assert "k400" in make(mc3, TOKENIZER, arguments | {"colours": "kinetics"}).initialise()
+    assert asked == ["nearest", "nearest"]
+
+
+@pytest.mark.usefixtures("short")
+def test_egovlps_heads_come_with_its_towers(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[str, Any] = {}
+
+    def load(source: str, **given: Any) -> dict[str, Report]:
+        taken.update(given)
+        return {"video": Report(source=source, layout="EgoVLP's", taken=())}
+
+    monkeypatch.setattr(parts, "load_egovlp", load)
+    arguments = {"size": 32, "frames": 2, "video": "e.pth", "text": "e.pth"}
+    recipe = make(mc3, TOKENIZER, arguments | {"vocabulary": "words"})
+    assert "e.pth" in recipe.initialise()
+    towers = recipe.method.towers
+    assert taken["video"] is towers["video"].encoder
+    assert taken["text_head"] is towers["text"].head
+    assert taken["video_head"].out_features == 256
 
 
 @pytest.mark.usefixtures("short")

@@ -3,6 +3,7 @@ import gzip
 import io
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sonant.errors import TableError, UsageError
+from sonant.media import crew
 from sonant.sources.folder import Window, folder, made_from, read_csv
 
 
@@ -64,7 +66,14 @@ def test_each_bad_row_says_why_and_the_good_ones_stay(root: Path) -> None:
         " ,1.0,#C C waits": "the row has no video",
         "b.MP4,2.0,": "the narration is empty",
         "b.MP4,2.0,  ": "the narration is empty",
+        "b.MP4,2.0,#C C": "marks such as #C, and no words",
+        "b.MP4,2.0,# O #": "marks such as #C, and no words",
+        "b.MP4,2.0,#unsure": "",
         "gone.mp4,1.0,#C C leaves": "file is missing",
+        "nul\0.mp4,1.0,#C C leaves": "file is missing",
+        "kitchen,1.0,#C C cooks": "it is a folder, not a file",
+        "notes.txt/a.mp4,1.0,#C C reads": "a part of the path is a file, not a folder",
+        f"{'long' * 99}.mp4,1.0,#C C waits": "File name too long",
         "mute.mp4,1.0,#C C mimes": "",
         "short.mp4,0.5,#C C blinks": "shorter than a clip of 1.500 s",
     }
@@ -84,6 +93,32 @@ def test_files_that_cannot_be_read_are_rows_too(root: Path) -> None:
     assert set(reasons) == {"kitchen/a.mp4", "b.MP4", "mute.mp4", "short.mp4", "broken.mp4"}
     good = [video for video, reason in reasons.items() if not reason]
     assert good == ["b.MP4", "kitchen/a.mp4", "mute.mp4"]
+
+
+@pytest.mark.parametrize("narrated", [True, False])
+def test_a_file_that_may_not_be_reached_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrated: bool
+) -> None:
+    stat = Path.stat
+
+    def denied(self: Path, **options: bool) -> os.stat_result:
+        if self.name == "locked.mp4":
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **options)
+
+    def here(jobs: Sequence[crew.Job], **_: object) -> list[Any]:
+        return [job.run({}, lambda said: None) for job in jobs]
+
+    video(tmp_path / "a.mp4", 2.0)
+    (tmp_path / "locked.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    text = "video,time,text\na.mp4,1,x\nlocked.mp4,1,x\n"
+    monkeypatch.setattr(Path, "stat", denied)
+    monkeypatch.setattr("sonant.media.crew.run", here)
+    table = folder(tmp_path, narrations=csv(tmp_path, text) if narrated else None)
+    assert table.column("video").tolist() == ["a.mp4", "locked.mp4"]
+    reasons = table.column("quarantine").tolist()
+    assert reasons == ["", "no permission for the file or its folder"]
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_a_groups_halves_do_not_depend_on_others() -> None:
 
 
 def test_every_direction_is_the_metric_on_cosines(table: Clips, model: Features) -> None:
-    report = judge(table, model)
+    report = judge(table, model, permutations=3)
     test = table.where(split="test")
     sounds = test.column("sounding").astype(bool)
     groups = np.where(sounds, test.column("text"), "")
@@ -63,12 +63,14 @@ def test_every_direction_is_the_metric_on_cosines(table: Clips, model: Features)
     }
     letters = {"V": "video", "A": "audio", "L": "text"}
     for direction in ("V>A", "A>V", "L>A", "A>L"):
-        (row,) = (r for r in report.rows if (r.name, r.direction) == ("MC3", direction))
+        level, row = (r for r in report.rows if r.direction == direction)
+        assert (level.kind, row.name) == ("chance", "MC3")
         similarity = unit[letters[direction[0]]][queries] @ unit[letters[direction[2]]][gallery].T
-        want = ranking.retrieval(
-            similarity, groups[queries][:, None] == groups[gallery], (1, 5, 10)
-        )
+        relevant = groups[queries][:, None] == groups[gallery]
+        want = ranking.retrieval(similarity, relevant, (1, 5, 10))
         assert {name: of.value for name, of in row.values.items()} == pytest.approx(want)
+        want = ranking.chance(similarity, relevant, (1, 5, 10), permutations=3)
+        assert {name: of.value for name, of in level.values.items()} == pytest.approx(want)
         for of in row.values.values():
             assert of.low <= of.value <= of.high
 

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sonant import report
-from sonant.bench.runs import JUDGE, Draw, Result, Row, features_of, reach
+from sonant.bench.runs import JUDGE, Draw, Result, Row, features_of, judge, reach
 from sonant.bench.tables import Column, Results, Table, differences, paired, table, write
 from sonant.checkpoint import RecipeFunction, defaults, make
 from sonant.media.pack import Pack
@@ -283,19 +284,31 @@ def bench(
     results: dict[str, list[Result]] = {row.name: [] for row in rows}
     for draw in draws:
         for row in rows:
-            results[row.name].append(reach(row, draw, split=split))
-        _report(draw, split)
+            results[row.name].append(_reached(row, draw, split))
+        _report(draw, split, _temperature(sized(WHOLE)))
         _write(out, results, {}, split, sized(WHOLE))
     ablations: dict[str, dict[str, list[Result]]] = {}
     wanted = dict(ABLATIONS) | ({"Duration of a clip": DURATIONS} if durations else {})
     for title, ablated in wanted.items() if ablation_draws else ():
         ablations[title] = {
-            row.name: [reach(sized(row), draw, split=split) for draw in ablation_draws]
+            row.name: [_reached(sized(row), draw, split) for draw in ablation_draws]
             for row in ablated
             if paper is None or row != WEIGHT_1
         }
         _write(out, results, ablations, split, sized(WHOLE))
     return _write(out, results, ablations, split, sized(WHOLE))
+
+
+def _temperature(row: Row) -> float:
+    """τ of a row's training, which the PMI score compares under, too."""
+    known: dict[str, Any] = defaults(row.recipe) | dict(row.arguments)
+    return float(known["temperature"])
+
+
+def _reached(row: Row, draw: Draw, split: str) -> Result:
+    temperature = _temperature(row)
+    judged, version = partial(judge, temperature=temperature), f"{JUDGE} τ {temperature:g}"
+    return reach(row, draw, split=split, judged=judged, version=version)
 
 
 def _write(
@@ -358,20 +371,20 @@ def _suffix(split: str) -> str:
     return "" if split == "test" else f"-{split}"
 
 
-def _report(draw: Draw, split: str) -> None:
+def _report(draw: Draw, split: str, temperature: float) -> None:
     """One page of a draw's main rows: Fig. 5's curves, histograms by case."""
     folder = draw.pack(Window())
     clips = Pack.open(folder).clips
     models = features_of([RELATIONAL, WHOLE, CMC, IMAGEBIND, CM_ACC, CLAP], draw)
     found = draw.folder / f"report{_suffix(split)}.json"
-    said = repr((JUDGE, split, [(of.run, of.data) for of in models.values()]))
+    said = repr((JUDGE, split, temperature, [(of.run, of.data) for of in models.values()]))
     made_from = {"discovery": hashlib.sha256(said.encode()).hexdigest()}
     if report.holds(found, made_from) and found.with_suffix(".html").is_file():
         return
     report.save(
         found,
         clips=clips,
-        discovery=discovery(models, clips, split=split),
+        discovery=discovery(models, clips, split=split, temperature=temperature),
         retrieval=retrieval(models, clips, split=split),
         made_from=made_from,
     )

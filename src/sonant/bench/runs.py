@@ -215,9 +215,18 @@ def reach(
     return reached
 
 
-def judge(features: Features, clips: Clips, split: str) -> Result:
-    """Discovery and retrieval of one model's features on a split, and how its space lies."""
-    found = discovery({"": features}, clips, split=split, resamples=RESAMPLES)
+def judge(features: Features, clips: Clips, split: str, *, temperature: float = 0.07) -> Result:
+    """Discovery and retrieval of one model's features on a split, and how its space lies.
+
+    Args:
+        features: of the model.
+        clips: the table.
+        split: the clips to judge.
+        temperature: of the PMI score.
+    """
+    found = discovery(
+        {"": features}, clips, split=split, temperature=temperature, resamples=RESAMPLES
+    )
     reached: Result = {
         f"{row.pair} {row.score}": {name: area.value for name, area in row.areas.items()}
         for row in found.rows

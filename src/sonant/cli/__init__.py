@@ -43,7 +43,7 @@ from sonant.cli.train import trainings
 from sonant.cli.transfer import transfers
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
-from sonant.files import why
+from sonant.files import again, stamp, why
 from sonant.types import Map
 
 
@@ -77,7 +77,9 @@ def world(
         return
     from sonant.sources.world import world as make_world
 
-    make_world(out, videos=60 if videos is None else videos, seed=seed, workers=workers)
+    videos = 60 if videos is None else videos
+    make_world(out, videos=videos, seed=seed, workers=workers)
+    console.print(f"{videos} videos in {out}")
 
 
 def pack(
@@ -103,6 +105,7 @@ def pack(
     """
     from sonant.media.pack import pack as pack_clips
 
+    before = stamp(out / "clips.parquet")
     packed = pack_clips(
         Clips.read(clips),
         out,
@@ -113,7 +116,8 @@ def pack(
         workers=workers,
     )
     show_quarantine(packed)
-    console.print(f"{len(packed.where(packed=True))} clips packed in {out}")
+    said = again(out / "clips.parquet", before)
+    console.print(f"{len(packed.where(packed=True))} clips packed in {out}{said}")
     demand_good(packed, out)
 
 
@@ -145,6 +149,7 @@ def embed(
     from sonant.media.pack import Pack
 
     run, pack, out = _embed_places(places, weights, frames, size)
+    before = stamp(out)
     media = Pack.open(pack)
     show_quarantine(media.clips)
     if weights is not None:
@@ -171,7 +176,7 @@ def embed(
             cache=pack / "cache",
             layer=layer,
         )
-    console.print(f"{len(features)} clips embedded in {out}")
+    console.print(f"{len(features)} clips embedded in {out}{again(out, before)}")
 
 
 def _embed_places(

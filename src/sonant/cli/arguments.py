@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -42,6 +44,9 @@ Report = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")]
 
 RESERVED = ("base rate", "verb prior", "chance", "guessing", "commonest class")
 """Rows of a report that are no model's."""
+MOST_KINDS = 15
+"""Of reasons, that a table of the quarantine shows."""
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 LOCAL_PATHS = ConstructorRegistry()
 """For tyro: what is an address is no path, and must not be taken for one."""
 
@@ -167,7 +172,7 @@ def demand_good(clips: Clips, out: Path) -> None:
 
 
 def show_quarantine(clips: Clips) -> None:
-    """Print the clips that cannot be used, by reason."""
+    """Print the clips that cannot be used, by kind of reason: numbers make no other kind."""
     bad = clips.where(quarantined=True)
     if not len(bad):
         return
@@ -175,9 +180,17 @@ def show_quarantine(clips: Clips) -> None:
     table.add_column("reason")
     table.add_column("clips", justify="right")
     table.add_column("the first", overflow="fold")
-    groups: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    firsts: dict[str, tuple[str, str]] = {}
     for id, reason in zip(bad.column("id"), bad.column("quarantine"), strict=True):
-        groups.setdefault(reason, []).append(id)
-    for reason, ids in sorted(groups.items(), key=lambda item: -len(item[1])):
-        table.add_row(reason, str(len(ids)), ids[0])
+        kind = _NUMBER.sub("", reason)
+        counts[kind] += 1
+        firsts.setdefault(kind, (reason, id))
+    kinds = counts.most_common()
+    for kind, count in kinds[:MOST_KINDS]:
+        reason, id = firsts[kind]
+        table.add_row(Text(reason), str(count), Text(id))  # not str, which may hold rich's markup
+    if others := [count for _, count in kinds[MOST_KINDS:]]:
+        more = "1 more kind" if len(others) == 1 else f"{len(others)} more kinds"
+        table.add_row(f"and {more}", str(sum(others)), "")
     console.print(table)

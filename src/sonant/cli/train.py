@@ -85,6 +85,7 @@ def train(
     like: Path | None = None,
 ) -> None:
     """Train a recipe on the good clips of one split of a pack, or of all."""
+    from sonant.files import again, stamp
     from sonant.media.pack import Pack
     from sonant.train import train as train_run
     from sonant.validation import Validation
@@ -97,6 +98,7 @@ def train(
         held = there.where(split=validation, packed=True, quarantined=False)
         chosen_by = Validation(held, Pack(held, pack))
     kept = pack / "cache" if cache else None
+    before = stamp(run / "last.pt")
     train_run(
         recipe,
         arguments,
@@ -109,7 +111,7 @@ def train(
         workers=workers,
         cache=kept,
     )
-    console.print(f"trained in {run}")
+    console.print(f"trained in {run}{again(run / 'last.pt', before)}")
 
 
 def _training(recipe: Callable[..., Any]) -> Command:

@@ -150,12 +150,11 @@ _IMAGE_LAYOUTS = tuple(
         ("transformers", _NEW_HUB_VIT, ("vit.", "deit.", "")),
     )
 )
+TIMESFORMER_OF_KINETICS = "TimeSformer of transformers"
 _VIDEO_LAYOUTS = (
     *_IMAGE_LAYOUTS,
     Layout(name="EgoVLP's video tower", names=_FROZEN, prefixes=("video_model.", "")),
-    Layout(
-        name="TimeSformer of transformers", names=_HUB_TIMESFORMER, prefixes=("timesformer.", "")
-    ),
+    Layout(name=TIMESFORMER_OF_KINETICS, names=_HUB_TIMESFORMER, prefixes=("timesformer.", "")),
 )
 _AUDIO_PREFIXES = ("audio_spectrogram_transformer.", "deit.", "")
 _AUDIO_LAYOUTS = (

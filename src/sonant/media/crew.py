@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ from sonant.processes import die_with_parent
 
 START = 120.0
 """Seconds that a worker may take to come up."""
+ENDING = 10.0
+"""Seconds that a worker may take to end once it says nothing more."""
 COMMAND = (sys.executable, "-P", "-c", "from sonant.media.crew import work; work()")
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -188,6 +191,12 @@ class _Worker:
         self._process.kill()
         self._process.wait()
 
+    def _end(self) -> None:
+        """Have it end; one that is ending anyway is let, so that its exit code says why."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING)
+        self.kill()
+
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
@@ -221,8 +230,9 @@ class _Worker:
             watchdog.cancel()
         if line.endswith(b"\n"):
             return dict(json.loads(line))
-        self.kill()
-        if time.monotonic() - asked >= patience:
+        silent = time.monotonic() - asked >= patience
+        self._end()
+        if silent:
             raise _WorkerLostError(video, f"made no progress for {patience:g} s")
         raise _WorkerLostError(video, _ending(self._process.returncode))
 

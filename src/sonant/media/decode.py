@@ -27,6 +27,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sonant.errors import MediaError
+from sonant.files import why
 from sonant.media.events import TICK, Damage, Event, Kind, Picture, Sound, kind_of
 from sonant.media.sound import mono
 
@@ -273,7 +274,11 @@ class MediaFile:
 
 
 def _open(path: Path) -> InputContainer:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise MediaError(path, why(error)) from error
+    if not there:
         raise MediaError(path, "no such file")
     if not path.is_file():
         raise MediaError(path, "not a file")

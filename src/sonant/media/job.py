@@ -13,7 +13,7 @@ from typing import Any
 from sonant.errors import SonantError
 from sonant.files import replacing, stamp
 from sonant.media.crew import Say
-from sonant.media.shard import END, PackedClip
+from sonant.media.shard import END, PackedClip, content
 from sonant.media.sweep import Form, Span, sweep
 
 BEAT = 0.2
@@ -103,7 +103,7 @@ class Job:
                     if isinstance(result, PackedClip):
                         data = result.to_bytes()
                         places[result.id] = file.tell(), len(data)
-                        contents[result.id] = hashlib.blake2b(data, digest_size=8).hexdigest()
+                        contents[result.id] = content(data)
                         file.write(data)
                     else:
                         reasons[result[0]] = result[1]

@@ -112,6 +112,11 @@ def load(data: bytes, id: str, frames: int, film: slice = slice(None)) -> Media:
     )
 
 
+def content(data: bytes) -> str:
+    """A hash of a packed clip's bytes, as the column `content` of clip tables has it."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
 def key(id: str) -> str:
     """A clip's name inside a shard: no dots (WebDataset splits there), no folders, never too long.
 

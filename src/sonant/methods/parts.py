@@ -11,17 +11,35 @@ import torch
 from torch import nn
 
 from sonant.data import Views
-from sonant.encoders import Encoder
 from sonant.encoders.ast import AST
 from sonant.encoders.distilbert import DistilBERT
 from sonant.encoders.small import LEAST_SIZE, SmallAudio, SmallText, SmallVideo
-from sonant.encoders.timesformer import TimeSformer
-from sonant.encoders.weights import Report, load_ast, load_distilbert, load_timesformer
+from sonant.encoders.timesformer import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    KINETICS_MEAN,
+    KINETICS_STD,
+    Times,
+    TimeSformer,
+)
+from sonant.encoders.weights import (
+    TIMESFORMER_OF_KINETICS,
+    Report,
+    load_ast,
+    load_distilbert,
+    load_egovlp,
+    load_timesformer,
+)
 from sonant.errors import UsageError, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Method, Precision, Recipe, Tower
 from sonant.types import MODALITIES, Modality
 
+COLOURS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "kinetics": (KINETICS_MEAN, KINETICS_STD),
+}
+"""Mean and deviation of red, green and blue in 0 to 1."""
 LONGEST_TEXT = 512
 """Tokens that DistilBERT has places for."""
 
@@ -148,6 +166,8 @@ class Paper:
     """of the shared space."""
     attention: Literal["frozen", "plain"] = "frozen"
     """TimeSformer's as EgoVLP has it (Frozen in Time), or its own."""
+    colours: Literal["imagenet", "kinetics"] = "imagenet"
+    """that frames are normalised with: ImageNet's, as EgoVLP's, or Kinetics', TimeSformer's own."""
     video: str = ""
     """weights of TimeSformer, such as EgoVLP's, or of a ViT: a file, folder or Hugging Face id."""
     audio: str = ""
@@ -191,10 +211,15 @@ class Paper:
         at_least(1, width=self.width, tokens=self.tokens)
         at_least(0, seed=self.seed)
         again = self.checkpointing
-        encoders: dict[Modality, Callable[[], Encoder]] = {
+        encoders: dict[Modality, Callable[[], AST | TimeSformer | DistilBERT]] = {
             "audio": lambda: AST(frames=self._views(tokenizer).mel_frames, checkpointing=again),
             "video": lambda: TimeSformer(
-                attention=self.attention, frames=self.frames, size=self.size, checkpointing=again
+                attention=self.attention,
+                frames=self.frames,
+                size=self.size,
+                mean=COLOURS[self.colours][0],
+                std=COLOURS[self.colours][1],
+                checkpointing=again,
             ),
             "text": lambda: DistilBERT(vocabulary=tokenizer.size, checkpointing=again),
         }
@@ -202,9 +227,11 @@ class Paper:
         for modality in modalities:
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
-                made[modality] = Tower(encoders[modality](), self.width)
+                encoder = encoders[modality]()
+                made[modality] = Tower(encoder, self.width)
             if self.compile:
-                made[modality].compile()
+                # Not the tower: all three would share what is known of shapes, and types.
+                encoder.compile()
         return made
 
     def recipe(
@@ -239,18 +266,34 @@ class Paper:
         return bool(self.video or self.audio or self.text)
 
     def _take(self, method: Method) -> str:
-        """Others' weights into the towers; returns what was taken, in words."""
-        loads: dict[Modality, tuple[str, Callable[[Any, str], Report]]] = {
-            "video": (self.video, load_timesformer),
-            "audio": (self.audio, load_ast),
-            "text": (self.text, load_distilbert),
-        }
-        reports = [
-            str(load(method.towers[modality].encoder, source))
-            for modality, (source, load) in loads.items()
-            if source and modality in method.towers
-        ]
-        return "\n".join(reports)
+        """Others' weights into the towers; returns what was taken, in words.
+
+        One source of both video and text is EgoVLP's, whose heads come with it.
+        """
+        towers: dict[str, Any] = dict(method.towers.items())
+        reports: list[Report] = []
+        if self.video and self.video == self.text and {"video", "text"} <= towers.keys():
+            video, text = towers["video"], towers["text"]
+            heads = {"video_head": video.head, "text_head": text.head}
+            found = load_egovlp(self.video, video=video.encoder, text=text.encoder, **heads)
+            reports += found.values()
+        else:
+            if self.video and "video" in towers:
+                reports.append(self._take_video(towers["video"].encoder))
+            if self.text and "text" in towers:
+                reports.append(load_distilbert(towers["text"].encoder, self.text))
+        if self.audio and "audio" in towers:
+            reports.append(load_ast(towers["audio"].encoder, self.audio))
+        return "\n".join(map(str, reports))
+
+    def _take_video(self, encoder: TimeSformer) -> Report:
+        times: Times = "first" if self.attention == "frozen" else "nearest"
+        report = load_timesformer(encoder, self.video, times=times)
+        if report.layout == TIMESFORMER_OF_KINETICS and self.colours != "kinetics":
+            raise UsageError(
+                f"{self.video}: was trained on frames with Kinetics' colours: `--colours kinetics`"
+            )
+        return report
 
 
 def small(recipe: Callable[..., Recipe], about: str, **defaults: Any) -> Callable[..., Recipe]:

@@ -17,7 +17,7 @@ from sonant.clips import Clips
 from sonant.cluster import Rows, to_tensor
 from sonant.data import Array
 from sonant.distributed import dealt, gather
-from sonant.errors import SonantError
+from sonant.errors import SonantError, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Opening, Recipe
 from sonant.methods.pairs import SOUND_SIGHT, SOUND_WORDS, Pairs
@@ -58,6 +58,7 @@ class Posterior(Pairs):
     ) -> None:
         pairs = list(combinations(MODALITIES, 2))
         super().__init__(towers, stages, {"align": pairs, "refine": pairs}, temperature=temperature)
+        at_least(0, **{"weight of posterior consensus": weight})
         self.weight = weight
 
     @property

@@ -12,7 +12,7 @@ from itertools import combinations
 from torch import Tensor, nn
 
 from sonant.distributed import gather
-from sonant.errors import above_zero
+from sonant.errors import above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.method import Recipe
 from sonant.methods.pairs import SIGHT_WORDS, SOUND_SIGHT, SOUND_WORDS, Pairs
@@ -60,6 +60,7 @@ class Relational(Pairs):
         pairs = {"align": list(combinations(MODALITIES, 2)), "refine": refining}
         super().__init__(towers, stages, pairs, temperature=temperature, groups=groups)
         above_zero(sharpening=sharpening)
+        at_least(0, **{"weight of relational consensus": weight})
         self.weight = weight
         self.target = target
         self.sharpening = sharpening

@@ -110,7 +110,7 @@ def save(
     """Write what was found as JSON, NaN as null, or add it to what the file holds already.
 
     What is not given stays as it is in a report of the same clips and labels, as long as its models
-    are of the same runs as those of their names that are given; all else is replaced.
+    are of the same runs as those of their names that are given; else it is left out.
 
     Args:
         path: the file, usually report.json.
@@ -126,13 +126,19 @@ def save(
 
     Raises:
         TableError: the file is there and is no report of this version.
+        UsageError: it is a report of other clips.
     """
     path, about = Path(path), _summary(clips)
     judged = (discovery, calibration, retrieval, clusters, recognition, probe)
     given = dict(zip(PARTS, (*judged, examples), strict=True))
     runs = {name: run for part in judged if part is not None for name, run in part.runs.items()}
     there = read(path) if path.is_file() else {}
-    kept = _of_runs(there, runs) if there.get("clips") == about else {}
+    if there and there["clips"] != about and any(there[part] for part in PARTS):
+        raise UsageError(
+            f"{path}: is a report of other clips, or of clips whose labels or quarantine were "
+            "others; give another name (`--out`), or delete it"
+        )
+    kept = _of_runs(there, runs) if there else {}
     report = {
         "schema": "sonant.report",
         "version": VERSION,
@@ -278,7 +284,16 @@ def retrieval_table(report: Mapping[str, Any]) -> Table:
         f"{found['queries']} queries, {found['gallery']} clips to find, {found['groups']} groups"
     )
     title = f"How actions sound: {about}" if found["rows"] else escape(" ".join(found["notes"]))
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="hit@k: one of a query's group is among the first k. MC3's Table 3 fits no single\n"
+        "definition of recall@k (docs/tasks.md); the others are in the report's file."
+        if found["rows"]
+        else None,
+        caption_justify="left",
+        box=None,
+    )
     table.add_column("")
     for name in ("hit@5", "hit@10", "mAP", "rank"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -18,6 +18,7 @@ import io
 import math
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,9 +31,10 @@ import pyarrow.csv
 from sonant import __version__
 from sonant.clips import LABEL, LABEL_TYPES, Clips
 from sonant.errors import MediaError, TableError, UsageError
-from sonant.files import stamp
+from sonant.files import stamp, why
 from sonant.media import crew
 from sonant.media.read import Probe, probe
+from sonant.media.text import clean
 from sonant.types import Clip
 
 SUFFIXES = frozenset(
@@ -59,6 +61,7 @@ LONGEST = 7 * 24 * 3600.0
 """Seconds; a header that claims more is not believed."""
 LOOK_SIZE = 8
 """Videos that a worker looks into at a time."""
+A_FOLDER = "it is a folder, not a file"
 OWN_COLUMNS = ("id", "video", "time", "start", "end", "text", "split")
 SOUNDING = ("sounding", LABEL + "sounding")
 TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -194,8 +197,21 @@ def _videos(root: Path) -> list[str]:
     return sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        if path.suffix.lower() in SUFFIXES and _no_file(path) != A_FOLDER
     )
+
+
+def _no_file(path: Path) -> str:
+    """Why there is no file to be read, in words; "" if there is one."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, ValueError):  # the latter where a name holds what no name can
+        return "file is missing"
+    except OSError as error:
+        return why(error)
+    if stat.S_ISREG(mode):
+        return ""
+    return A_FOLDER if stat.S_ISDIR(mode) else "it is a device, not a file"
 
 
 @dataclass(frozen=True)
@@ -217,8 +233,8 @@ class _Look:
 
 def _look(path: Path) -> Probe | str:
     """What the file is, or why it cannot be used."""
-    if not path.is_file():
-        return "file is missing"
+    if reason := _no_file(path):
+        return reason
     try:
         found = probe(path)
     except MediaError as error:
@@ -471,6 +487,8 @@ def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[fl
         return start, end, f"ends at {end:.3f} s, but the video ends at {look.duration:.3f} s"
     if not (row["text"] or "").strip():
         return start, end, "the narration is empty"
+    if not clean(row["text"]):
+        return start, end, "the narration has marks such as #C, and no words"
     return start, end, ""
 
 

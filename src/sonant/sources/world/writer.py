@@ -81,7 +81,8 @@ def world(
     missing = [index for index in range(videos) if not _finished(out, index)]
     with _mapping(workers) as run:
         done = run(partial(_write, out, seed, sync), missing)
-        for _ in track(done, "world", len(missing), console=Console(stderr=True)):
+        console = Console(stderr=True)
+        for _ in track(done, "world", len(missing), console=console, disable=not missing):
             pass
     rows = [row for index in range(videos) for row in _read_rows(out, index)]
     _write_csv(out / "narrations.csv", NARRATION_COLUMNS, rows)
