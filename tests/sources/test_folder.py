@@ -85,6 +85,17 @@ def test_each_bad_row_says_why_and_the_good_ones_stay(root: Path) -> None:
     assert (table[0].start, table[0].end) == (1.5, 3.0)
 
 
+def test_clips_without_a_narration_are_kept_if_told(root: Path) -> None:
+    text = "video,time,text\nb.MP4,1,#C C cuts\nb.MP4,1.5,\nb.MP4,2.0,#C C\nb.MP4,900,\n"
+    given = csv(root, text)
+    without = folder(root, narrations=given).column("quarantine").tolist()
+    assert without[1] == "the narration is empty"
+    table = folder(root, narrations=given, partial=True)
+    assert [bool(reason) for reason in table.column("quarantine")] == [False, False, False, True]
+    assert table.column("text").tolist()[:2] == ["#C C cuts", ""]
+    assert made_from(root, narrations=given) != made_from(root, narrations=given, partial=True)
+
+
 def test_files_that_cannot_be_read_are_rows_too(root: Path) -> None:
     table = folder(root, narrations=csv(root, "video,time,text\nbroken.mp4,1,#C C breaks\n"))
     assert table.column("quarantine")[0]

@@ -27,6 +27,7 @@ def index_folder(
     before: float = 0.5,
     after: float = 1.0,
     stride: float | None = None,
+    partial: bool = False,
     seed: int = 0,
     workers: int = 2,
 ) -> None:
@@ -41,6 +42,8 @@ def index_folder(
         before: seconds of the clip before the narrated time.
         after: seconds of the clip after it.
         stride: seconds between un-narrated windows; a window's length if not given.
+        partial: keep rows whose narration says nothing, as clips that lack one; methods of several
+            modalities learn from such clips what they can.
         seed: of the split into train, val and test, which is by video.
         workers: processes that look into the videos.
     """
@@ -51,6 +54,7 @@ def index_folder(
         "labels": labels,
         "window": Window(before, after),
         "stride": stride,
+        "partial": partial,
         "seed": seed,
     }
     wanted = made_from(root, **settings)

@@ -98,6 +98,7 @@ def folder(
     labels: Path | None = None,
     window: Window | None = None,
     stride: float | None = None,
+    partial: bool = False,
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
     workers: int = 2,
@@ -111,6 +112,7 @@ def folder(
         labels: CSV with columns `video` and `time`, matching those of `narrations`, and labels.
         window: span around a narrated time; its length is that of un-narrated windows too.
         stride: seconds from one un-narrated window to the next; their length if not given.
+        partial: keep rows whose narration says nothing, as clips that lack one.
         fractions: shares of the splits, dealt by video, where the CSV has no column `split`; with
             fewer videos than splits no split is set.
         seed: of that deal, 0 or more.
@@ -136,7 +138,7 @@ def folder(
     if table is None or narrations is None:
         rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
     else:
-        rows = _narrated(table, narrations, seen, window)
+        rows = _narrated(table, narrations, seen, window, partial)
     clips = Clips.of([clip for clip, _ in rows], root=root, quarantine=[why for _, why in rows])
     if labels is not None:
         clips = _labelled(clips, table, labels)
@@ -153,6 +155,7 @@ def made_from(
     labels: Path | None = None,
     window: Window | None = None,
     stride: float | None = None,
+    partial: bool = False,
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
 ) -> str:
@@ -166,7 +169,7 @@ def made_from(
     """
     _, videos = _listed(root, narrations)
     stamps = [(video, stamp(root / video)) for video in videos]
-    arguments = (str(root.resolve()), window or Window(), stride, dict(fractions), seed)
+    arguments = (str(root.resolve()), window or Window(), stride, partial, dict(fractions), seed)
     hash = hashlib.sha256(repr((__version__, arguments, stamps)).encode())
     for path in (narrations, labels):
         held = path.read_bytes() if path is not None and path.is_file() else b""
@@ -438,10 +441,10 @@ def _sounding_or_unknown(clips: Clips) -> Clips:
 
 
 def _narrated(
-    table: pa.Table, path: Path, seen: Mapping[str, Probe | str], window: Window
+    table: pa.Table, path: Path, seen: Mapping[str, Probe | str], window: Window, partial: bool
 ) -> list[tuple[Clip, str]]:
     rows = table.to_pylist()
-    spans = [_span(row, seen[row["video"]], window) for row in rows]
+    spans = [_span(row, seen[row["video"]], window, partial) for row in rows]
     ids = _ids(rows, path)
     labels = [name for name in table.column_names if name not in OWN_COLUMNS]
     return [
@@ -461,7 +464,9 @@ def _narrated(
     ]
 
 
-def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[float, float, str]:
+def _span(
+    row: Mapping[str, Any], look: Probe | str, window: Window, partial: bool
+) -> tuple[float, float, str]:
     """Start and end of a row's clip, and why it cannot be used, if so."""
     if isinstance(look, str):
         return 0.0, window.length, look
@@ -485,6 +490,8 @@ def _span(row: Mapping[str, Any], look: Probe | str, window: Window) -> tuple[fl
         if "time" in given:
             return start, end, _too_short(look.duration, window)
         return start, end, f"ends at {end:.3f} s, but the video ends at {look.duration:.3f} s"
+    if partial:
+        return start, end, ""
     if not (row["text"] or "").strip():
         return start, end, "the narration is empty"
     if not clean(row["text"]):
