@@ -70,29 +70,30 @@ def mix() -> None:
             wrong()
 
 
-def on_accelerator(work: Callable[[], None]) -> None:
-    """Do some work in a process of its own, where `sonant.distributed.device` is the accelerator.
+def on_device(work: Callable[[], None], name: str) -> None:
+    """Do some work in a process of its own, where `sonant.distributed.device` is a given one.
 
     The process is forked from one that has never gone backward: autograd counts the accelerators
     when it first does.
 
     Args:
         work: can be pickled.
+        name: "cpu", or `NAME` for the accelerator.
 
     Raises:
         AssertionError: the work raised something, which is printed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerator"])
-    child = context.Process(target=_there, args=(work,))
+    child = context.Process(target=_there, args=(work, name))
     child.start()
     child.join()
     assert child.exitcode == 0, "see above what the child raised"
 
 
-def _there(work: Callable[[], None]) -> None:
+def _there(work: Callable[[], None], name: str) -> None:
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
-    there = torch.device(NAME, 0)
+    there = torch.device(name, 0)
     known, own = sonant.distributed.device, lambda: there
     for module in list(sys.modules.values()):
         if vars(module).get("device") is known:

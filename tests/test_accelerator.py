@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accelerator import NAME, mix, on_accelerator, train_toys
+from accelerator import NAME, mix, on_device, train_toys
 from sonant.features import Features
 from toy import SECONDS
 
@@ -42,8 +42,8 @@ def test_an_accelerator_learns_what_a_processor_does(
     name: str, given: dict[str, Any], tmp_path: Path
 ) -> None:
     here, away = tmp_path / "here", tmp_path / "away"
-    train_toys(name, given, here, "cpu")
-    on_accelerator(partial(train_toys, name, given, away, NAME))
+    for folder, device in ((here, "cpu"), (away, NAME)):
+        on_device(partial(train_toys, name, given, folder, device), device)
     wanted = Features.read(here / "features.parquet")
     found = Features.read(away / "features.parquet")
     for modality in wanted.modalities:
@@ -53,4 +53,4 @@ def test_an_accelerator_learns_what_a_processor_does(
 
 
 def test_what_is_of_two_devices_is_refused() -> None:
-    on_accelerator(mix)
+    on_device(mix, NAME)

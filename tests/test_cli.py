@@ -314,7 +314,7 @@ def test_reasons_that_differ_by_numbers_are_one_row(capsys: pytest.CaptureFixtur
         for line in capsys.readouterr().out.splitlines()
         if line.startswith("│")
     ]
-    assert first == ["ends at 0.5 s, but lasts 0 s", "300", "a@000"]
+    assert first == ["such as: ends at 0.5 s, but lasts 0 s", "300", "a@000"]
     assert shown[:2] == [["time is 'one'", "2", "a@300"], ["time is 'two'", "2", "a@302"]]
     assert shown[10] == ["time is '[red]'", "2", "a@320"]
     assert shown[-2] == ["start is 'three'", "1", "a@324"]

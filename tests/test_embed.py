@@ -227,6 +227,15 @@ def test_what_is_no_span_is_refused_without_advice(
         model.score("v.mp4", start, end)
 
 
+def test_a_score_that_is_no_number_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    media = Toy().read(3, frames=24)
+    monkeypatch.setattr(embedding, "read", lambda *_, **__: media)
+    model = sonant.load(run)
+    model.method.towers["video"].head.weight.data[0, 0] = torch.nan
+    with pytest.raises(SonantError, match=r"its embeddings of v.mp4 are not finite; its weights"):
+        model.score("v.mp4", 0, SECONDS)
+
+
 def test_wrong_use_is_refused(run: Path, tmp_path: Path) -> None:
     def go(clips: Clips, **wrong: int) -> None:
         embed(run, clips, tmp_path / "f.parquet", media=Toy(), **wrong)

@@ -643,7 +643,8 @@ def test_a_films_heat_is_at_its_second_place_and_pitch(tmp_path: Path) -> None:
         16_000,
     )
     whole = Explanation("c", "", "AV", 0.5, hot_spots())
-    path = write_film(whole, media, toy_model(jitter=0).views, tmp_path / "c.mp4")
+    views = replace(toy_model(jitter=0).views, frames=12, film=4)
+    path = write_film(whole, media, views, tmp_path / "c.mp4")
     with av.open(str(path)) as container:
         film = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     pictures, strip = film[:, : -pictures_of_explain.STRIP], film[:, -pictures_of_explain.STRIP :]
@@ -656,6 +657,10 @@ def test_a_films_heat_is_at_its_second_place_and_pitch(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen, [54] * 4 + [120] * 4 + [54] * 4, atol=4)
     for unseen in (*range(4), *range(8, 12)):
         assert hot[unseen].max() < 20
+    all_seen = write_film(whole, media, replace(views, film=0), tmp_path / "all.mp4")
+    with av.open(str(all_seen)) as container:
+        first = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert first[200:300, 100:200].mean() == pytest.approx(120, abs=4)
 
     # The line is elsewhere in the first frame, and no colour.
     heat = colourful(strip[0])

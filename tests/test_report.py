@@ -228,7 +228,7 @@ def test_parts_of_the_same_clips_come_together(tmp_path: Path) -> None:
     assert found["retrieval"]["rows"]
     assert "Which actions sound</h2>" in page_of(path)
     other = clips.quarantined({"c1": "gone"})
-    with pytest.raises(UsageError, match="is a report of other clips, or of clips whose labels or"):
+    with pytest.raises(UsageError, match="says retrieval of other clips, or of clips"):
         save(path, clips=other, discovery=discovery(models, clips, resamples=5))
     assert read(path) == found
     path.write_text("{}")
@@ -515,7 +515,7 @@ def test_relabelled_clips_are_others(tmp_path: Path) -> None:
     flipped = [None if value is None else not value for value in told]
     relabelled = clips.join(pa.table({"id": clips.column("id").tolist(), "sounding": flipped}))
     assert relabelled.digest() == clips.digest()
-    with pytest.raises(UsageError, match="is a report of other clips, or of clips whose labels or"):
+    with pytest.raises(UsageError, match="says retrieval of other clips, or of clips"):
         save(path, clips=relabelled, discovery=discovery(models, relabelled, resamples=5))
 
 

@@ -36,7 +36,7 @@ def stamp(path: Path) -> list[int] | None:
     """
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         return None
     return [status.st_size, status.st_mtime_ns]
 

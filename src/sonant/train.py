@@ -636,7 +636,7 @@ class _Run:
         return torch.cat(found).cpu().numpy()
 
     def _look(self, batch: Batch, step: int) -> Line:
-        ends = step % (len(self.examples) // self.made.batch) == 0
+        ends = (step + 1) % (len(self.examples) // self.made.batch) == 0
         if rank() or not (ends or step % AGREEMENT_EVERY == 0):
             return {}
         seen = batch.part(slice(self.made.chunk or None))

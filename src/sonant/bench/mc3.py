@@ -381,6 +381,7 @@ def _report(draw: Draw, split: str, temperature: float) -> None:
     made_from = {"discovery": hashlib.sha256(said.encode()).hexdigest()}
     if report.holds(found, made_from) and found.with_suffix(".html").is_file():
         return
+    found.unlink(missing_ok=True)
     report.save(
         found,
         clips=clips,

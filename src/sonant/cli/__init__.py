@@ -105,7 +105,7 @@ def pack(
     """
     from sonant.media.pack import pack as pack_clips
 
-    before = stamp(out / "clips.parquet")
+    before = _shards(out)
     packed = pack_clips(
         Clips.read(clips),
         out,
@@ -116,9 +116,13 @@ def pack(
         workers=workers,
     )
     show_quarantine(packed)
-    said = again(out / "clips.parquet", before)
+    said = ", as before" if before and _shards(out) == before else ""
     console.print(f"{len(packed.where(packed=True))} clips packed in {out}{said}")
     demand_good(packed, out)
+
+
+def _shards(pack: Path) -> dict[str, list[int] | None]:
+    return {path.name: stamp(path) for path in [*pack.glob("*.tar"), *pack.glob("*.parquet")]}
 
 
 def embed(

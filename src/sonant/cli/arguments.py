@@ -181,14 +181,18 @@ def show_quarantine(clips: Clips) -> None:
     table.add_column("clips", justify="right")
     table.add_column("the first", overflow="fold")
     counts: Counter[str] = Counter()
+    told: dict[str, set[str]] = {}
     firsts: dict[str, tuple[str, str]] = {}
     for id, reason in zip(bad.column("id"), bad.column("quarantine"), strict=True):
         kind = _NUMBER.sub("", reason)
         counts[kind] += 1
+        told.setdefault(kind, set()).add(reason)
         firsts.setdefault(kind, (reason, id))
     kinds = counts.most_common()
     for kind, count in kinds[:MOST_KINDS]:
         reason, id = firsts[kind]
+        if len(told[kind]) > 1:
+            reason = f"such as: {reason}"
         table.add_row(Text(reason), str(count), Text(id))  # not str, which may hold rich's markup
     if others := [count for _, count in kinds[MOST_KINDS:]]:
         more = "1 more kind" if len(others) == 1 else f"{len(others)} more kinds"

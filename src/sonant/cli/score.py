@@ -77,6 +77,7 @@ def score_discovery(
         seed: of the bootstrap over videos.
     """
     from sonant import report
+    from sonant.media.pack import Pack
 
     if calibration is not None:
         _check_place(calibration, calibrate, features)
@@ -86,7 +87,7 @@ def score_discovery(
     judging = (judged, split_of(pack, reference_split, "--reference-split"), temperature, seed)
     if calibrate is not None:
         split_of(pack, calibrate_split, "--calibrate-split")
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         _discover(pack, features, baselines, trivial, judging, out, made_from)
     console.print(report.discovery_table(report.read(out)))
     if calibrate is not None:
@@ -187,7 +188,7 @@ def _calibrate(
     clips = Pack.open(pack).clips
     models = features_of(clips, features)
     first = next(iter(models.values()))
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         found = calibration(
             models, clips, kind=kind, score=score, learn_from=learn_from, split=split, rule=rule,
             reference_split=bank, temperature=temperature, seed=seed,
@@ -265,7 +266,7 @@ def score_retrieval(
 
     asked = (features, split, reference_split, centred, more_than, seed)
     made_from = {"retrieval": key(asked, pack, *named(features).values())}
-    if report.holds(out, made_from):
+    if report.holds(out, made_from, Pack.open(pack).clips):
         console.print(report.retrieval_table(report.read(out)))
         return
     at_least(1, **{"--more-than": more_than})
@@ -325,7 +326,7 @@ def score_clusters(
     made_from = {"clusters": key(asked, pack, *named(features).values())}
     at_least(2, **{"--clusters": clusters})
     media = Pack.open(pack)
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         found = cluster(
             features_of(media.clips, features),
             media.clips,
@@ -377,7 +378,7 @@ def score_round(
     found = read_assignment(table, source)
     made_from = {"clusters": key(("round", source, labels, members, split, seed), pack, table)}
     media = Pack.open(pack)
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         shown = assigned(
             f"{table.resolve().parent.name}, {table.stem}",
             found,
@@ -487,7 +488,7 @@ def score_recognition(
 
     asked = (features, label, split, average, recording, seed)
     made_from = {"recognition": key(asked, pack, *named(features).values())}
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         clips = Pack.open(pack).clips
         found = recognition(
             features_of(clips, features),
@@ -545,7 +546,7 @@ def score_svm(
         features, label, folds, classifier, modalities, scale, costs, inner, apart, average, seed
     )  # fmt: skip
     made_from = {"probe": key(asked, pack, *named(features).values())}
-    if not report.holds(out, made_from):
+    if not report.holds(out, made_from, Pack.open(pack).clips):
         clips = Pack.open(pack).clips
         found = probe(
             features_of(clips, features),

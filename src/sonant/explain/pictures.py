@@ -70,7 +70,9 @@ def write_film(explanation: Explanation, media: Media, views: Views, out: Path) 
     shown = _enlarged(media.frames)
     heat = explanation.heats.get("video")
     if heat is not None:
-        seen = _covered(heat, media.frame_times, 0.0)
+        seen = np.ones(len(shown), bool)
+        if views.film:
+            seen = _covered(heat, media.frame_times, 0.0)
         shown = _heated(shown, _at(heat, media.frame_times), seen, views)
     if "audio" in explanation.heats:
         shown = _over_strip(shown, explanation.heats["audio"], media)

@@ -123,7 +123,7 @@ class Pack:
     """Random access to packed clips, by row of their table.
 
     It holds no open files, so that it may be handed to other processes and threads as it is. The
-    bytes of a clip are compared with their hash in the table when they are first read.
+    bytes of a clip are compared with their hash in the table when a process first reads them.
 
     Args:
         clips: a table with places, such as `pack` returns, or some of its rows.

@@ -12,6 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import is_dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -133,12 +134,8 @@ def save(
     given = dict(zip(PARTS, (*judged, examples), strict=True))
     runs = {name: run for part in judged if part is not None for name, run in part.runs.items()}
     there = read(path) if path.is_file() else {}
-    if there and there["clips"] != about and any(there[part] for part in PARTS):
-        raise UsageError(
-            f"{path}: is a report of other clips, or of clips whose labels or quarantine were "
-            "others; give another name (`--out`), or delete it"
-        )
-    kept = _of_runs(there, runs) if there else {}
+    _spare_others(path, there, about, {part for part, value in given.items() if value is not None})
+    kept = _of_runs(there, runs) if there.get("clips") == about else {}
     report = {
         "schema": "sonant.report",
         "version": VERSION,
@@ -167,12 +164,30 @@ def _of_runs(there: Mapping[str, Any], runs: Mapping[str, str]) -> dict[str, Any
     return {**there, **dict.fromkeys(other), "made from": made_from}
 
 
-def holds(path: Path | str, made_from: Mapping[str, str]) -> bool:
-    """Whether a report is there whose parts were made from just this."""
+def holds(path: Path | str, made_from: Mapping[str, str], clips: Clips | None = None) -> bool:
+    """Whether a report is there whose parts were made from just this.
+
+    Raises:
+        UsageError: it has other parts, and is of other clips than those that are given.
+    """
     if not Path(path).is_file():
         return False
-    there = read(path)["made from"]
-    return all(there.get(part) == key for part, key in made_from.items())
+    there = read(path)
+    if clips is not None:
+        _spare_others(Path(path), there, _summary(clips), set(made_from))
+    return all(there["made from"].get(part) == key for part, key in made_from.items())
+
+
+def _spare_others(
+    path: Path, there: Mapping[str, Any], about: Mapping[str, Any], given: AbstractSet[str]
+) -> None:
+    """Refuse to lose what a report says of other clips."""
+    lost = [part for part in PARTS[:-1] if there and there[part] and part not in given]
+    if lost and there["clips"] != about:
+        raise UsageError(
+            f"{path}: says {', '.join(lost)} of other clips, or of clips whose labels or "
+            "quarantine were others; give another name (`--out`), or delete it"
+        )
 
 
 def read(path: Path | str) -> dict[str, Any]:

@@ -128,6 +128,8 @@ def folder(
     _check(stride=stride, seed=seed, workers=workers, patience=patience)
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
+    if partial and narrations is None:
+        raise UsageError("without narrations no clip has one: `--partial` is for a CSV of them")
     table, videos = _listed(root, narrations)
     if table is None and not videos:
         raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
