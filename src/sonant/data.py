@@ -451,7 +451,7 @@ class Examples:
                 side = max(side, min(media.frames.shape[1:3]))
             enough = frames >= v.frames and side >= v.kept_size
             if wanted <= found and (enough or "video" not in wanted):
-                return self._dull(rate) if "audio" in wanted else ""
+                return self._note_of_rate(rate) if "audio" in wanted else ""
         for modality, name in (("audio", "sound"), ("video", "pictures")):
             if modality in wanted - found:
                 raise self._missing_everywhere(name) if self.partial else self._missing(name)
@@ -466,7 +466,8 @@ class Examples:
             "with a larger `--short-side`"
         )
 
-    def _dull(self, rate: int) -> str:
+    def _note_of_rate(self, rate: int) -> str:
+        """A line if sound was packed with fewer samples a second than are heard, or nothing."""
         if rate >= self.views.rate:
             return ""
         return (

@@ -151,6 +151,7 @@ _IMAGE_LAYOUTS = tuple(
     )
 )
 TIMESFORMER_OF_KINETICS = "TimeSformer of transformers"
+"""The layout whose weights were trained on frames with Kinetics' colours."""
 _VIDEO_LAYOUTS = (
     *_IMAGE_LAYOUTS,
     Layout(name="EgoVLP's video tower", names=_FROZEN, prefixes=("video_model.", "")),
