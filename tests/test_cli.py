@@ -272,6 +272,19 @@ def test_a_file_that_may_not_be_read_is_not_told_as_written(
     assert f"{path}: no permission for the file or its folder" in capsys.readouterr().err
 
 
+def test_a_table_that_cannot_be_written_is_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "a.mp4").write_text("")
+    monkeypatch.setattr("sonant.sources.folder.folder", lambda *_, **__: pytest.fail("begun"))
+    words = ["index", "folder", str(tmp_path), "--out", str(tmp_path / "taken" / "clips.parquet")]
+    assert main(words) == 1
+    assert "cannot be written: a part of the path is a file" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_importing_the_command_is_quick_because_it_does_not_load_torch() -> None:
     code = "import sys, sonant.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sonant.clips import Clips
 from sonant.errors import SonantError, TableError, UsageError
 from sonant.features import Features
-from sonant.files import replacing, why
+from sonant.files import demand_writable, replacing, why
 from sonant.media.pack import Pack
 from sonant.types import Clip
 
@@ -240,6 +240,19 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
         with replacing(tmp_path / "taken" / "file"):
             pass
     assert not (tmp_path / "file").exists()
+
+
+def test_what_could_not_be_written_is_known_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    demand_writable(path)
+    assert path.parent.is_dir() and not any(path.parent.iterdir())
+    path.write_text("old")
+    demand_writable(path)
+    assert path.read_text() == "old" and len(list(path.parent.iterdir())) == 1
+    with pytest.raises(UsageError, match="is a folder, and no file"):
+        demand_writable(path.parent)
+    with pytest.raises(SonantError, match="a part of the path is a file, not a folder"):
+        demand_writable(path / "file")
 
 
 @pytest.mark.parametrize("there", [b"video,time,text\n", b"", b"PAR1"])

@@ -47,6 +47,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("given", [["--out", "taken/r.json"], ["--scores", "taken/s.parquet"]])
+def test_what_cannot_be_written_is_said_before_the_work(
+    folder: Path,
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "taken").write_text("a file")
+    monkeypatch.setattr("sonant.tasks.discovery.discovery", lambda *_, **__: pytest.fail("begun"))
+    assert main(["score", "discovery", ".", "--features", "MC3=a", *given]) == 1
+    assert "a part of the path is a file, not a folder" in capsys.readouterr().err
+    assert (folder / "taken").read_text() == "a file"
+
+
 def test_scores_are_those_of_the_model_that_is_asked_for(folder: Path) -> None:
     words = ["score", "discovery", ".", "--scores", "s.parquet", "--features"]
     for name, more in (("a", ()), ("b", ("--calibrate", "platt")), ("a", ())):

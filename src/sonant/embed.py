@@ -39,7 +39,7 @@ from sonant.encoders.conv3d import FromFrames
 from sonant.encoders.released import hash_in, known, released
 from sonant.errors import MediaError, SonantError, TableError, UsageError, at_least
 from sonant.features import Features
-from sonant.files import spare
+from sonant.files import demand_writable, spare
 from sonant.media.read import read
 from sonant.media.text import train_tokenizer
 from sonant.methods.method import Mapped, Method, at_least_fp32
@@ -460,6 +460,7 @@ def _written(model: Model, examples: Examples, out: Path, *, batch: int, workers
     data = clips.where(quarantined=False).packed_digest()
     if _done(out, model.name, data):
         return Features.read(out)
+    demand_writable(out)
     folder = out.with_name(f".{out.name}.{_hash(_weights(model.name), data)}")
     tables = []
     with Progress(console=Console(stderr=True), disable=len(rows) <= batch) as progress:

@@ -85,15 +85,35 @@ def replacing(path: Path) -> Iterator[Path]:
         UsageError: something that is no file is there, such as a folder or a device.
         SonantError: the disk is full, or the path cannot be written.
     """
+    with _beside(path) as partial:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def demand_writable(path: Path) -> None:
+    """Refuse a path to which `replacing` could not write: before the work, not after it.
+
+    Parent folders are made.
+
+    Raises:
+        UsageError: something that is no file is there, such as a folder or a device.
+        SonantError: the path cannot be written.
+    """
+    with _beside(path) as partial:
+        partial.touch()
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A path beside `path` for a while, and errors in words."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: is a {'folder' if path.is_dir() else 'device'}, and no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise SonantError(f"{path}: cannot be written: {why(error)}") from error
     finally:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sonant.bench import mc3
@@ -88,11 +89,16 @@ def test_the_tables_of_a_clip_table(
     monkeypatch.setattr(mc3, "CONTROLS", [align])
     monkeypatch.setattr(mc3, "ABLATIONS", {"Anchor": [rows[5]]})
     monkeypatch.setattr(mc3, "DIFFERENCES", [("MC3", "CMC")])
+    monkeypatch.setattr(mc3, "DURATIONS", [rows[5], shorter(mc3.DURATIONS[2])])
     out = tmp_path / "bench"
     asked = ["bench", "mc3", "--clips", str(table), "--out", str(out), "--runs", "2"]
     assert main([*asked, "--workers", "1"]) == 0
     page = (out / "mc3.md").read_text()
     assert "2 paired runs" in page and "## Anchor" in page and "13 epochs" in page
+    assert "## Duration of a clip" in page and "| 3 s |" in page
+    longer, ids = Clips.read(out / "pack-1-2" / "clips.parquet"), Clips.read(table).column("id")
+    np.testing.assert_allclose(longer.column("end") - longer.column("start"), 3.0)
+    assert set(longer.column("id")) == set(ids)
     assert (out / "run-100" / "rows" / "report.html").is_file()
     judged = json.loads((out / "run-101" / "rows" / "mc3" / "test.json").read_text())
     assert 0 < judged["reached"]["AV raw"]["roc_auc"] < 1
@@ -113,7 +119,9 @@ def test_runs_of_a_clip_table_share_a_pack_that_is_no_other_s(table: Path, tmp_p
     other, _ = table_draws(tmp_path, table, **asked)
     with pytest.raises(UsageError, match="give another folder"):
         other.pack(Window())
-    large, _ = table_draws(tmp_path, tmp_path / "few.parquet", form={"short_side": 256}, **asked)
+    large, _ = table_draws(
+        tmp_path, tmp_path / "few.parquet", form=lambda _: {"short_side": 256}, **asked
+    )
     with pytest.raises(UsageError, match=r"not of clips .*, short_side 256; give another folder"):
         large.pack(Window())
 
@@ -138,13 +146,13 @@ def test_parts_and_pack_reach_the_tables_as_they_were_asked_for(
         "attention": "plain",
         "size": 384,
     }
-    assert [dict(draw.form) for draw in asked["draws"]] == 3 * [
-        {"short_side": 416, "frame_rate": 8.0}
-    ]
+    for draw in asked["draws"]:
+        assert draw.form(Window()) == {"short_side": 416, "frame_rate": 8.0}
+    assert asked["durations"]
     assert not any(draw.cache for draw in asked["draws"])
     assert main(command[:-1]) == 0
     assert asked["paper"] is None
-    assert all(draw.cache and not draw.form for draw in asked["draws"])
+    assert all(draw.cache and draw.form is None for draw in asked["draws"])
 
 
 def test_what_the_papers_towers_do_not_take_is_refused_before_clips_are_packed(

@@ -141,7 +141,7 @@ ABLATIONS: Mapping[str, Sequence[Row]] = {
     ],
 }
 DURATIONS = [lasting(0.25, 0.5), WHOLE, lasting(1.0, 2.0)]
-"""Clips of other lengths are other clips, so this is for data that can be cut anew."""
+"""Clips of other lengths are other clips, so this is for clips that can be cut anew."""
 
 PAPER_SIZE: Mapping[RecipeFunction, RecipeFunction] = {
     mc3_small: mc3,
@@ -156,11 +156,11 @@ PAPER_SIZE: Mapping[RecipeFunction, RecipeFunction] = {
 """Small twins to the recipes of the paper's size."""
 
 
-def packed_for(parts: Paper) -> dict[str, Any]:
-    """Settings of `sonant pack` that give towers their pictures, and of 12 frames a clip 4."""
+def packed_for(parts: Paper, window: Window) -> dict[str, Any]:
+    """Settings of `sonant pack` that give towers their pictures: 8 frames a second, or more."""
     return {
         "short_side": parts.size + 2 * parts.jitter,
-        "frame_rate": max(8.0, parts.frames / Window().length),
+        "frame_rate": max(8.0, parts.frames / window.length),
     }
 
 

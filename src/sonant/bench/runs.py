@@ -24,6 +24,7 @@ from sonant.files import replacing
 from sonant.media.pack import Pack, pack
 from sonant.metrics.collapse import effective_rank, mean_other_cosine
 from sonant.sources.folder import FRACTIONS, Window, folder
+from sonant.sources.recut import recut
 from sonant.sources.world import laws, world
 from sonant.tasks.discovery import discovery
 from sonant.tasks.retrieval import retrieval
@@ -33,6 +34,8 @@ from sonant.validation import Validation
 Result = dict[str, dict[str, float]]
 """What a row reached: `AV raw` and the like to areas, `V>A` and the like to measures, `rank` and
 `others` to modalities."""
+
+Form = Callable[[Window], Mapping[str, Any]]
 
 Judge = Callable[[Features, Clips, str], Result]
 """Reads a row's features of a split."""
@@ -83,8 +86,8 @@ class Draw:
     about: str
     """What the clips are drawn from, in words; packs of anything else are not taken for them."""
     workers: int
-    form: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of `pack` that are not its defaults."""
+    form: Form | None = None
+    """Settings of `pack` that are not its defaults, for clips of a window."""
     cache: bool = True
     """Whether decoded clips are kept beside the pack."""
 
@@ -101,10 +104,10 @@ class Draw:
         kind = "pack" if narrated else "windows"
         out = self.packs / f"{kind}-{window.before:g}-{window.after:g}"
         note, about = out / "drawn-from.txt", self.about
-        if self.form:
-            about += ", " + ", ".join(f"{name} {value:g}" for name, value in self.form.items())
+        form = self.form(window) if self.form else {}
+        about += "".join(f", {name} {value:g}" for name, value in form.items())
         if not note.is_file():
-            pack(self.clips(window, narrated), out, workers=self.workers, **self.form)
+            pack(self.clips(window, narrated), out, workers=self.workers, **form)
             with replacing(note) as partial:
                 partial.write_text(about + "\n", encoding="utf-8")
         if (there := note.read_text(encoding="utf-8").strip()) != about:
@@ -120,7 +123,7 @@ def world_draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] = FRACTIONS,
-    form: Mapping[str, Any] | None = None,
+    form: Form | None = None,
 ) -> list[Draw]:
     """Draws of the narrated world with seeds `seed`, `seed` + 1, ...; made when they are needed."""
 
@@ -144,7 +147,7 @@ def world_draws(
         dealt = "".join(f", {name} {share:g}" for name, share in fractions.items())
         about = f"{laws.NAME}, {videos} videos, seed {seed}"
         about += "" if fractions == FRACTIONS else dealt
-        return Draw(here / "rows", seed, here, clips, about, workers, form or {})
+        return Draw(here / "rows", seed, here, clips, about, workers, form)
 
     return [draw(seed + number) for number in range(runs)]
 
@@ -156,11 +159,12 @@ def table_draws(
     runs: int,
     seed: int,
     workers: int,
-    form: Mapping[str, Any] | None = None,
+    form: Form | None = None,
 ) -> list[Draw]:
     """The clips of one table for every run, which differ in their seed alone.
 
-    The table's clips are what they are: no other window can be asked for.
+    Where another window is asked for than the usual one, they are cut anew (`recut`), which only
+    clips that all have the usual length can be.
 
     Args:
         out: folder for the pack, which all runs share, and for what each run trains.
@@ -168,7 +172,7 @@ def table_draws(
         runs: how many.
         seed: of the first; each other's is one more.
         workers: processes that decode.
-        form: settings of `pack` that are not its defaults.
+        form: settings of `pack` that are not its defaults, for clips of a window.
 
     Raises:
         TableError: the table is missing or no clip table.
@@ -176,9 +180,12 @@ def table_draws(
     clips = Clips.read(table)
     about = f"clips {clips.digest()}"
 
+    def cut(window: Window, narrated: bool) -> Clips:
+        return clips if window == Window() else recut(clips, window, workers=workers)
+
     def draw(seed: int) -> Draw:
         rows = out / f"run-{seed}" / "rows"
-        return Draw(rows, seed, out, lambda *_: clips, about, workers, form or {})
+        return Draw(rows, seed, out, cut, about, workers, form)
 
     return [draw(seed + number) for number in range(runs)]
 

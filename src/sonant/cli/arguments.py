@@ -24,7 +24,7 @@ from sonant import __version__
 from sonant.clips import Clips
 from sonant.errors import SonantError, UsageError
 from sonant.features import Features
-from sonant.files import spare
+from sonant.files import demand_writable, spare
 
 Command = Callable[..., None]
 console = Console(quiet=os.environ.get("RANK", "0") != "0")
@@ -150,6 +150,7 @@ def write_clips(out: Path, make: Callable[[], Clips], *, made_from: str) -> Clip
         clips = Clips.read(out)
     else:
         spare(out, "sonant.clips", "clip table")
+        demand_writable(out)
         clips = make()
         clips.write(out, made_from=made_from)
     show_quarantine(clips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,7 +12,7 @@ from sonant.cli.arguments import Command, console
 from sonant.errors import UsageError, at_least
 
 if TYPE_CHECKING:
-    from sonant.bench.runs import Draw
+    from sonant.bench.runs import Draw, Form
     from sonant.bench.tables import Table
 
 WIDEST = 9
@@ -60,14 +61,15 @@ def bench_mc3(
     paper = _parts(parts) if towers == "paper" else None
     if parts and paper is None:
         raise UsageError(f"--parts {parts[0]} is of the paper's towers: give --towers paper, too")
-    form = None if paper is None else packed_for(Paper(**paper))
+    form = None if paper is None else partial(packed_for, Paper(**paper))
     drawn = _draws(world, clips, out, runs, videos, seed, workers, form=form)
+    durations = clips is None or _one_length(clips)
     draws = [replace(draw, cache=cache) for draw in drawn]
     tables = bench(
         out,
         draws,
         ablation_draws=_first(draws, ablation_runs),
-        durations=clips is None,
+        durations=durations,
         split=split,
         paper=paper,
     )
@@ -197,7 +199,7 @@ def _draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] | None = None,
-    form: Mapping[str, Any] | None = None,
+    form: Form | None = None,
 ) -> list[Draw]:
     from sonant.bench.runs import table_draws, world_draws
     from sonant.sources.folder import FRACTIONS
@@ -242,6 +244,17 @@ def _parts(given: Sequence[str]) -> dict[str, Any]:
             wanted = " or ".join(choices) if choices else number
             raise UsageError(f"--parts {one}: {name} is {wanted}") from error
     return found
+
+
+def _one_length(table: Path) -> bool:
+    """Whether clips can be cut to other lengths; says so where they cannot."""
+    from sonant.clips import Clips
+    from sonant.sources.folder import Window
+    from sonant.sources.recut import uneven
+
+    if why := uneven(Clips.read(table), Window()):
+        console.print(f"{table}: {why}: there is no ablation of their duration")
+    return not why
 
 
 def _first(draws: list[Draw], runs: int) -> list[Draw]:

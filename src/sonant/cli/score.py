@@ -21,6 +21,7 @@ from sonant.cli.arguments import (
 from sonant.clips import Clips
 from sonant.errors import UsageError, at_least
 from sonant.features import Features
+from sonant.files import demand_writable
 from sonant.types import Modality
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def score_discovery(
     judging = (judged, split_of(pack, reference_split, "--reference-split"), temperature, seed)
     if calibrate is not None:
         split_of(pack, calibrate_split, "--calibrate-split")
+    if scores is not None:
+        demand_writable(scores)
     if not report.holds(out, made_from, Pack.open(pack).clips):
         _discover(pack, features, baselines, trivial, judging, out, made_from)
     console.print(report.discovery_table(report.read(out)))

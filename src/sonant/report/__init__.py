@@ -26,7 +26,7 @@ from rich.table import Table
 
 from sonant.clips import LABEL, Clips
 from sonant.errors import SonantError, TableError, UsageError
-from sonant.files import replacing
+from sonant.files import demand_writable, replacing
 from sonant.media.pack import Pack
 from sonant.report import figures
 from sonant.report.films import film, poster
@@ -169,13 +169,16 @@ def holds(path: Path | str, made_from: Mapping[str, str], clips: Clips | None = 
 
     Raises:
         UsageError: it has other parts, and is of other clips than those that are given.
+        SonantError: it is not, and cannot be written.
     """
-    if not Path(path).is_file():
-        return False
-    there = read(path)
+    path = Path(path)
+    there = read(path) if path.is_file() else {}
     if clips is not None:
-        _spare_others(Path(path), there, _summary(clips), set(made_from))
-    return all(there["made from"].get(part) == key for part, key in made_from.items())
+        _spare_others(path, there, _summary(clips), set(made_from))
+    if there and all(there["made from"].get(part) == key for part, key in made_from.items()):
+        return True
+    demand_writable(path)
+    return False
 
 
 def _spare_others(
@@ -245,6 +248,7 @@ def report(
         raise UsageError(
             f"{out}: is there already, and is no page; give another name, or delete it"
         )
+    demand_writable(Path(out))
     films = {} if pack is None else _films(found, Pack.open(pack))
     runs = {name: _lines(Path(log)) for name, log in (logs or {}).items()}
     page = _template().render(

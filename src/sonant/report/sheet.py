@@ -12,7 +12,7 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sonant.errors import SonantError, UsageError
-from sonant.files import replacing
+from sonant.files import demand_writable, replacing
 from sonant.media.pack import Pack
 from sonant.report.films import still
 
@@ -48,6 +48,7 @@ def contact_sheet(found: Mapping[str, Any], pack: Pack, out: Path, *, name: str 
     rows = {row["name"]: row for row in found["rows"]}
     if name and name not in rows:
         raise UsageError(f"no clusters of {name!r}; there are those of {', '.join(rows)}")
+    demand_writable(Path(out))
     row = rows[name] if name else found["rows"][0]
     most = max(FEWEST, *(len(cluster["members"]) for cluster in row["clusters"]))
     line = HEIGHT + STRIP + GAP

@@ -133,10 +133,8 @@ def folder(
     table, videos = _listed(root, narrations)
     if table is None and not videos:
         raise UsageError(f"{root}: no videos there (looked for {' '.join(sorted(SUFFIXES))})")
-    looks = [_Look(root, videos[k : k + LOOK_SIZE]) for k in range(0, len(videos), LOOK_SIZE)]
-    found = crew.run(looks, workers=workers, patience=patience, title="index")
-    answers = [look if isinstance(look, str) else Probe(**look) for some in found for look in some]
-    seen = {"": "the row has no video"} | dict(zip(videos, answers, strict=True))
+    seen = look_into(root, videos, workers=workers, patience=patience)
+    seen |= {"": "the row has no video"}
     if table is None or narrations is None:
         rows = [row for video in videos for row in _windows(video, seen[video], window, stride)]
     else:
@@ -148,6 +146,23 @@ def folder(
     if table is not None and "split" in table.column_names:
         return clips
     return clips.split(fractions, seed=seed) if len(videos) >= len(fractions) else clips
+
+
+def look_into(
+    root: Path, videos: Sequence[str], *, workers: int = 2, patience: float = 60.0
+) -> dict[str, Probe | str]:
+    """What each video is, or why it cannot be used.
+
+    Args:
+        root: folder that `videos` are relative to.
+        videos: their paths.
+        workers: processes that look.
+        patience: seconds without an answer after which a video is given up.
+    """
+    looks = [_Look(root, videos[k : k + LOOK_SIZE]) for k in range(0, len(videos), LOOK_SIZE)]
+    found = crew.run(looks, workers=workers, patience=patience, title="index")
+    answers = [look if isinstance(look, str) else Probe(**look) for some in found for look in some]
+    return dict(zip(videos, answers, strict=True))
 
 
 def made_from(
@@ -260,7 +275,7 @@ def _windows(
         return [(Clip(f"{video}@0.000", video, 0.0, window.length), look)]
     step = window.length if stride is None else stride
     if look.duration < window.length:
-        why = _too_short(look.duration, window)
+        why = too_short(look.duration, window)
         return [(Clip(f"{video}@0.000", video, 0.0, window.length), why)]
     count = int((look.duration - window.length) / step + 1e-9) + 1
     starts = [index * step for index in range(count)]
@@ -269,7 +284,8 @@ def _windows(
     ]
 
 
-def _too_short(duration: float, window: Window) -> str:
+def too_short(duration: float, window: Window) -> str:
+    """Why a video holds no clip."""
     return f"the video is {duration:.3f} s long, shorter than a clip of {window.length:.3f} s"
 
 
@@ -490,7 +506,7 @@ def _span(
         return start, end, f"ends at {end:.3f} s, not after its start at {start:.3f} s"
     if end > look.duration + 1e-3:
         if "time" in given:
-            return start, end, _too_short(look.duration, window)
+            return start, end, too_short(look.duration, window)
         return start, end, f"ends at {end:.3f} s, but the video ends at {look.duration:.3f} s"
     if partial:
         return start, end, ""
