@@ -200,6 +200,20 @@ def unsplit(tmp_path: Path) -> Path:
     return tmp_path / "pack"
 
 
+def test_a_pack_tells_of_videos_in_two_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = "moviepy_pan_airshow.mp4"
+    rows = [
+        Clip(f"{k}", video, k, k + 1.5, split=split) for k, split in enumerate(("train", "test"))
+    ]
+    table = Clips.of(rows, root=Path(__file__).parent / "data")
+    table.write(tmp_path / "clips.parquet")
+    assert main(["pack", str(tmp_path / "clips.parquet"), str(tmp_path / "pack")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"1 videos have clips in more than one split, the first is {video}" in said
+
+
 def test_clips_without_splits_are_trained_on_and_judged_as_all(
     unsplit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,15 @@ def test_split_is_by_video_and_fair(videos: int, seed: int, train: float, tested
     assert again.table.equals(table.table)
 
 
+def test_videos_in_several_splits_are_named_and_bad_or_undealt_clips_do_not_count() -> None:
+    whole = clips(3)
+    assert whole.torn() == []
+    splits = ["train", "test", "", "val", "val", "", "train", "test", "train"]
+    table = whole.table.set_column(5, "split", pa.array(splits))
+    assert Clips(table, whole.root).torn() == ["v0.mp4", "v2.mp4"]
+    assert Clips(table, whole.root).quarantined({"v0:1": "damaged"}).torn() == ["v2.mp4"]
+
+
 def test_split_fractions_must_make_sense() -> None:
     with pytest.raises(UsageError, match="sum to 1"):
         clips().split({"train": 0.5}, seed=0)

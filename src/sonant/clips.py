@@ -293,6 +293,13 @@ class Clips:
         column = pa.array([place[video] for video in self.column("video")], pa.string())
         return self._with(split=column)
 
+    def torn(self) -> list[str]:
+        """Videos with good clips in more than one split, in order; no split does not count."""
+        rows = self.where((self.column("quarantine") == "") & (self.column("split") != "")).table
+        counts = rows.group_by("video").aggregate([("split", "count_distinct")])
+        more = pc.greater(counts["split_count_distinct"], 1)
+        return sorted(counts.filter(more)["video"].to_pylist())
+
     def in_splits(self, splits: Mapping[Path, str], *, other: str) -> Clips:
         """Put videos, by where they lie, into given splits; those of none into another one.
 

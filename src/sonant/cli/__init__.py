@@ -118,6 +118,12 @@ def pack(
     show_quarantine(packed)
     said = ", as before" if before and _shards(out) == before else ""
     console.print(f"{len(packed.where(packed=True))} clips packed in {out}{said}")
+    if torn := packed.torn():
+        console.print(
+            f"{len(torn)} videos have clips in more than one split, the first is {torn[0]}: clips "
+            "of one video are alike, and so figures on them flatter",
+            markup=False,
+        )
     demand_good(packed, out)
 
 
