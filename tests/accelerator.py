@@ -3,10 +3,12 @@
 It computes on the processor, and so gives what the processor gives; but a tensor that was made on
 the wrong side, or that is read as if it lay on the processor, is an error, as with a real one. It
 has no autocast, no generator and no addresses of its own, and two modules do not go on sharing
-their weights there.
+their weights there. Several processes exchange what lies there and nothing else, as nccl does.
 """
 
 import multiprocessing
+import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,14 +17,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import sonant.distributed
+import sonant.train
 from sonant.checkpoint import defaults
-from sonant.distributed import device
+from sonant.distributed import device, gather, largest, rank, ranks, together
 from sonant.embed import embed
 from sonant.train import RECIPES, train
 from toy import TINY, Toy, toy_clips
@@ -52,7 +56,8 @@ def train_toys(name: str, given: dict[str, Any], folder: Path, where: str) -> No
     known = defaults(RECIPES[name])
     arguments = {k: v for k, v in (TINY | ONE | FEW | given).items() if k in known}
     train(RECIPES[name], arguments, toy_clips(40), folder / "run", media=Toy(), workers=0)
-    embed(folder / "run", toy_clips(8), folder / "features.parquet", media=Toy(), workers=0)
+    if os.environ["RANK"] == "0":
+        embed(folder / "run", toy_clips(8), folder / "features.parquet", media=Toy(), workers=0)
 
 
 def mix() -> None:
@@ -70,28 +75,53 @@ def mix() -> None:
             wrong()
 
 
-def on_device(work: Callable[[], None], name: str) -> None:
-    """Do some work in a process of its own, where `sonant.distributed.device` is a given one.
+def exchange() -> None:
+    """Processes exchange tensors of the accelerator; those of the processor are refused."""
+    with together():
+        mine = torch.full((2, 1), float(rank()), device=device())
+        assert gather(mine).tolist() == [[0.0], [0.0], [1.0], [1.0]]
+        assert largest(mine).tolist() == [[1.0], [1.0]]
+        for refused in (gather, largest):
+            with pytest.raises(AssertionError, match="on the accelerator"):
+                refused(torch.ones(2, 1))
 
-    The process is forked from one that has never gone backward: autograd counts the accelerators
-    when it first does.
+
+def on_device(work: Callable[[], None], name: str, *, ranks: int = 1) -> None:
+    """Do some work in processes of its own, where `sonant.distributed.device` is a given one.
+
+    They are forked from one that has never gone backward: autograd counts the accelerators when it
+    first does.
 
     Args:
         work: can be pickled.
         name: "cpu", or `NAME` for the accelerator.
+        ranks: how many processes do it, as if torchrun had started them.
 
     Raises:
         AssertionError: the work raised something, which is printed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerator"])
-    child = context.Process(target=_there, args=(work, name))
-    child.start()
-    child.join()
-    assert child.exitcode == 0, "see above what the child raised"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [
+        context.Process(target=_there, args=(work, name, number, ranks, port))
+        for number in range(ranks)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert not any(child.exitcode for child in children), "see above what a child raised"
 
 
-def _there(work: Callable[[], None], name: str) -> None:
+def _there(work: Callable[[], None], name: str, number: int, ranks: int, port: int) -> None:
+    os.environ |= {"RANK": f"{number}", "LOCAL_RANK": f"{number}", "WORLD_SIZE": f"{ranks}"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    if name == NAME:
+        dist.all_gather, dist.all_reduce = _gathering(dist.all_gather), _reducing(dist.all_reduce)
+        sonant.train.DistributedDataParallel = _Averaged  # type: ignore[attr-defined]
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     there = torch.device(name, 0)
     known, own = sonant.distributed.device, lambda: there
@@ -197,6 +227,41 @@ def _check(op: Any, here: list[Tensor]) -> None:
             raise RuntimeError(
                 f"{op}: of the processor among tensors of the accelerator: {list(x.shape)}"
             )
+
+
+def _gathering(exchanged: Callable[..., Any]) -> Callable[..., Any]:
+    def all_gather(parts: list[Tensor], x: Tensor) -> None:
+        assert all(isinstance(one, _Away) for one in (x, *parts)), "exchanged: on the accelerator"
+        exchanged([_inner(part) for part in parts], _inner(x))
+
+    return all_gather
+
+
+def _reducing(exchanged: Callable[..., Any]) -> Callable[..., Any]:
+    def all_reduce(x: Tensor, *of: Any) -> None:
+        assert isinstance(x, _Away), "exchanged: on the accelerator"
+        exchanged(_inner(x), *of)
+
+    return all_reduce
+
+
+class _Averaged(nn.Module):
+    """DistributedDataParallel as it is on the accelerator: its own is C++ and wants addresses."""
+
+    def __init__(self, module: nn.Module, *, broadcast_buffers: bool) -> None:
+        super().__init__()
+        self.module = module
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._average)
+
+    def forward(self, *given: Any) -> Any:
+        return self.module(*given)
+
+    def _average(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= ranks()
 
 
 def _inner(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accelerator import NAME, mix, on_device, train_toys
+from accelerator import NAME, exchange, mix, on_device, train_toys
 from sonant.features import Features
 from toy import SECONDS
 
@@ -52,5 +52,35 @@ def test_an_accelerator_learns_what_a_processor_does(
         )
 
 
+TOGETHER = [
+    ("mc3-small", {}),
+    ("mc3-small", {"chunk": 4}),
+    ("relational-small", {"groups": ["verb"], "align_share": 0.0}),
+    ("cm-acc-small", {}),
+    ("iic-small", {}),
+    ("xdc-small", {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "given"), TOGETHER, ids=[name for name, _ in TOGETHER])
+def test_two_accelerators_learn_what_two_processors_do(
+    name: str, given: dict[str, Any], tmp_path: Path
+) -> None:
+    here, away = tmp_path / "here", tmp_path / "away"
+    for folder, device in ((here, "cpu"), (away, NAME)):
+        on_device(partial(train_toys, name, given, folder, device), device, ranks=2)
+    wanted = Features.read(here / "features.parquet")
+    found = Features.read(away / "features.parquet")
+    for modality in wanted.modalities:
+        np.testing.assert_allclose(
+            found.matrix(modality), wanted.matrix(modality), atol=1e-3, rtol=0
+        )
+
+
 def test_what_is_of_two_devices_is_refused() -> None:
     on_device(mix, NAME)
+
+
+def test_processes_exchange_what_lies_on_accelerators() -> None:
+    on_device(exchange, NAME, ranks=2)
