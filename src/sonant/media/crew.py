@@ -185,7 +185,6 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": path},
         )
         self._patience = patience
-        self._silent_for = 0.0
 
     def kill(self) -> None:
         self._process.kill()
