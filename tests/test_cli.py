@@ -1,6 +1,7 @@
 """The commands as a person uses them: exit codes, messages, the whole way on a small world."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -138,6 +139,20 @@ def test_the_whole_way(done: Path) -> None:
     page = (done / "report.html").read_text()
     assert page.count("data:video/mp4;base64") >= 2
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_what_docs_do_from_python_can_be_done(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 6
+    (done / "demo").symlink_to(done)
+    monkeypatch.chdir(done)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert -1 <= names["model"].score(names["video"], 12.5, 14.0) <= 1
+    assert (done / "runs" / "short" / "refine.safetensors").is_file()
 
 
 @pytest.mark.slow

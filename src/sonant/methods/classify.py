@@ -314,12 +314,12 @@ def classify(
         modalities: those to predict from, side by side.
         frozen: leave the towers as they are, batch norms too, and train the layers over them alone.
         hidden: widths of fully connected layers before the last one; the paper gives none.
-        dropout: of what goes from one of these layers to the next, the paper's.
+        dropout: of what goes from one of these layers to the next; AVCL has 0.7.
         input_dropout: of what goes from the towers to the first of them.
         fusion: gate both modalities by each other as AVCL does; `--initial` has the gate, too.
         joint: width inside the gate.
         average: what is averaged over a recording's clips: scores, or their softmax.
-        epochs: of training, the paper's of fine-tuning.
+        epochs: of training; AVCL fine-tunes for 150.
         rate: peak learning rate of the towers.
         head_rate: that of the layers over them, in times of `rate`.
         warmup: share of the steps in which the rate rises.

@@ -56,7 +56,7 @@ class Moments:
     sgd_momentum: float = 0.9
     """of the optimiser, SGD."""
     weight_decay: float = 1e-4
-    """of the optimiser; the paper gives none, VMZ trains these networks with so much."""
+    """of the optimiser; the paper gives none, VMZ's is 0.0001."""
     clip_norm: float = 1e6
     """longest gradient; so high a bound shortens none."""
     precision: Precision = "fp32"
