@@ -1,10 +1,12 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from itertools import chain
 from multiprocessing import active_children
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonant.clips import Clips
-from sonant.data import Cache, Examples, Request, Views, loader, order, requests, to_device
+from sonant.data import (
+    Cache,
+    Examples,
+    Request,
+    Views,
+    _meanwhile,
+    loader,
+    order,
+    requests,
+    to_device,
+)
 from sonant.errors import SonantError, UsageError
 from sonant.media.read import Media
 from sonant.media.text import train_tokenizer
-from sonant.types import Modality
+from sonant.types import Batch, Modality
 from toy import SECONDS, Toy, packed_toys, toy_clips
 
 ALL = ("audio", "video", "text")
@@ -533,3 +545,56 @@ raise KeyError("a mistake")
     )
     assert (made.returncode, made.stdout) == (1, "[0]\n"), made.stderr
     assert "a mistake" in made.stderr
+
+
+def test_processes_learn_what_others_have_put_into_the_cache(tmp_path: Path) -> None:
+    clips, v = toy_clips(12), views()
+    media = Toy()
+    first, second = (Examples(clips, toy, v, ALL, cache=tmp_path) for toy in (Toy(), media))
+    assert second.kept.lacks(3)
+    wanted, _ = first.batch(Request(np.arange(4)))
+    first.kept.save(rank=0)
+    second.kept.learn()
+    found, _ = second.batch(Request(np.arange(4)))
+    assert media.reads == 0
+    assert all(np.array_equal(found[m], wanted[m]) for m in ALL)
+
+
+def test_machines_have_caches_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder() -> Path:
+        return Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path).kept.folder
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    shared = folder()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("platform.node", lambda: "node7")
+    assert folder() == shared / "of node7"
+
+
+def test_a_cache_without_room_says_how_much_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**4))
+    said = r"kept there \(12 clips take .* GB, and 1e-05 GB are free\); `--no-cache`"
+    with pytest.raises(SonantError, match=said):
+        assert Examples(toy_clips(12), Toy(), views(), ALL, cache=tmp_path).kept
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_the_next_batch_is_finished_while_one_is_used() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def finish(request: Request, number: int) -> Batch:
+        begun[number].set()
+        if number == 2:
+            raise SonantError("a clip cannot be read")
+        return Batch(torch.tensor([number]), {})
+
+    request = Request(np.arange(1))
+    batches = _meanwhile(finish, ((request, number) for number in range(3)))
+    for number in range(2):
+        assert next(batches).index.tolist() == [number]
+        assert begun[number + 1].wait(60)
+    with pytest.raises(SonantError, match="a clip cannot be read"):
+        next(batches)

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sonant.checkpoint import make
 from sonant.data import Examples
-from sonant.distributed import gather, largest, rank, ranks
+from sonant.distributed import alike, gather, largest, rank, ranks, together
+from sonant.errors import UsageError
 from sonant.media.text import train_tokenizer
 from sonant.methods.avcl import AVCL, Fusion
 from sonant.methods.classify import Classifier, Supervised, classify_small
@@ -327,6 +328,7 @@ def one_rank(number: int, count: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=count
     )
+    assert alike(3, -4, True) and not alike(3, number)
     found = everything(folder / "run")
     torch.save(found, folder / f"{number}.pt")
     dist.destroy_process_group()
@@ -353,3 +355,45 @@ def test_ranks_do_what_one_process_does(
         for name in alone:
             close = CLOSE.get(name, 1e-6)
             torch.testing.assert_close(found[name], alone[name], atol=close, rtol=close)
+
+
+def apart(number: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2
+    )
+    with pytest.raises(UsageError, match="must be one that all machines share"):
+        train(mc3_small, TINY, toy_clips(16), folder / f"{number}", media=Toy(), workers=0)
+    dist.destroy_process_group()
+
+
+def test_ranks_that_find_other_runs_in_the_folder_say_so(tmp_path: Path) -> None:
+    arguments = TINY | {"align_epochs": 0, "refine_epochs": 0}
+    train(mc3_small, arguments, toy_clips(16), tmp_path / "0", media=Toy(), workers=0)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=apart, args=(number, tmp_path)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("backend", ["nccl", "gloo"])
+def test_a_rank_that_fails_does_not_wait_for_the_others(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nccl's end waits for ranks that wait in a collective; to end the process ends them."""
+    did: list[str] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: backend == "nccl")
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: did.append(str(device)))
+    monkeypatch.setattr(dist, "init_process_group", lambda name, timeout: did.append(name))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: did.append("ended"))
+    begun = ["cuda:1", "nccl"] if backend == "nccl" else ["gloo"]
+    with together():
+        pass
+    assert did == [*begun, "ended"]
+    with pytest.raises(ValueError, match="a clip"), together():
+        raise ValueError("a clip cannot be read")
+    assert did[len(begun) + 1 :] == (begun if backend == "nccl" else [*begun, "ended"])

@@ -20,7 +20,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import sonant.train
-from sonant.checkpoint import RecipeFunction, check_same_data, check_same_start, defaults, make
+from sonant.checkpoint import (
+    Checkpoint,
+    RecipeFunction,
+    check_same_data,
+    check_same_start,
+    defaults,
+    make,
+)
 from sonant.clips import Clips
 from sonant.data import Examples, loader, requests
 from sonant.errors import SonantError, UsageError
@@ -31,7 +38,7 @@ from sonant.methods.mc3 import MC3, mc3_small
 from sonant.methods.method import Recipe
 from sonant.methods.pairs import clap_small
 from sonant.schedule import learning_rate
-from sonant.train import Stopped, train
+from sonant.train import Stopped, _told_to_stop, train
 from sonant.types import Batch, Embeddings, Stage
 from toy import TINY, Toy, packed_toys, toy_clips
 
@@ -655,3 +662,46 @@ def test_a_stage_ends_with_its_share_of_the_weights_it_began_with(
     assert not list(tmp_path.glob("*/*.begun"))
     with pytest.raises(UsageError, match="share of 0 to 1 in those it ends with, not 2"):
         run(tmp_path / "wrong", align_share=2.0)
+
+
+def test_a_second_sigterm_does_not_keep_it_from_saving() -> None:
+    """torchrun hands on what its group has had already."""
+    with _told_to_stop() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked() == (True, False)
+        with pytest.raises(Stopped):
+            stop.leave("stopped")
+
+
+def test_sigterm_is_heeded_while_a_stage_begins(tmp_path: Path) -> None:
+    run(tmp_path / "whole", recipe=beginning)
+    for number in (0, 1):
+        folder = tmp_path / f"{number}"
+        reads = (8 * STEPS + CLIPS) * number + 3
+        with pytest.raises(Stopped, match="stopped while a stage began"):
+            run(folder, Signalling(reads, signal.SIGTERM), recipe=beginning)
+        run(folder, recipe=beginning)
+        assert weights(folder) == weights(tmp_path / "whole")
+
+
+def test_checkpoints_take_a_twentieth_of_the_time_at_most(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = [0.0], list[tuple[int, int]]()
+
+    def now() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def write(self: Checkpoint, path: Path) -> None:
+        clock[0] += slow
+        written.append((self.stage, self.step))
+
+    monkeypatch.setattr(sonant.train.time, "perf_counter", now)
+    monkeypatch.setattr(Checkpoint, "write", write)
+    for slow in (0, 10**4):
+        written.clear()
+        run(tmp_path / f"{slow}", save_every=1)
+        assert (written == [(0, 1), (1, 0), (2, 0)]) == bool(slow), "the first, and ends of stages"
+    assert weights(tmp_path / "10000") == weights(trained)

@@ -6,10 +6,15 @@ and epoch: a run that goes on needs nothing else to see what it would have seen.
 
 import fcntl
 import hashlib
+import math
 import mmap
 import os
+import platform
+import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import active_children
@@ -42,7 +47,7 @@ from sonant.media.audio import (
 from sonant.media.frames import centre_crop, random_rectangle, resize, scaled_part
 from sonant.media.read import Media
 from sonant.media.text import Tokenizer, clean
-from sonant.processes import die_with_parent
+from sonant.processes import die_with_parent, several_machines
 from sonant.types import Batch, Modality
 
 FRONT_END = 2
@@ -378,7 +383,10 @@ class Examples:
         kept = self.cache.clips
         places = {id: place for place, id in enumerate(kept.column("id"))}
         rows = np.array([places[id] for id in self.ids], np.int64)
-        return Kept(self.cache.folder / self._key(kept), len(kept), made, rows)
+        folder = self.cache.folder / self._key(kept)
+        if several_machines():
+            folder /= f"of {platform.node()}"
+        return Kept(folder, len(kept), made, rows)
 
     def check_text(self) -> None:
         """Refuse clips without a text where text is wanted; if partial, only when none has one.
@@ -626,7 +634,8 @@ class Kept:
 
     A mark a row and modality says that it is made, or that the clip was looked at and lacks the
     modality. Marks are known to all processes of one loader at once, and written to disk only after
-    the rows themselves: a crash costs rows, and never leaves half of one.
+    the rows themselves: a crash costs rows, and never leaves half of one. Processes of one machine
+    only: files that are mapped over a network are written page by page, and rows share pages.
 
     Args:
         folder: of the arrays and marks.
@@ -648,9 +657,7 @@ class Kept:
                 "them each time"
             ) from error
         self._made = {m: np.frombuffer(mmap.mmap(-1, max(1, rows)), np.uint8) for m in shapes}
-        for modality, made in self._made.items():
-            for path in self._marks(modality):
-                np.maximum(made, _marked(path, rows), out=made)
+        self.learn()
         self._saved = self._count()
 
     def lacks(self, row: int) -> bool:
@@ -683,6 +690,12 @@ class Kept:
                 np.save(file, there)
         self._saved = _known(made)
 
+    def learn(self) -> None:
+        """Know what other processes have saved."""
+        for modality, made in self._made.items():
+            for path in self._marks(modality):
+                np.maximum(made, _marked(path, len(made)), out=made)
+
     def _count(self) -> int:
         return _known(self._made)
 
@@ -695,6 +708,7 @@ class Kept:
             if not _whole(path, dtype, shape):
                 for mark in self._marks(modality):
                     mark.unlink()
+                _demand_room(self.folder, dtype, shape)
                 with replacing(path) as partial:
                     np.lib.format.open_memmap(partial, "w+", dtype, shape)
                     with partial.open("r+b") as file:
@@ -704,6 +718,15 @@ class Kept:
     def _marks(self, modality: Modality) -> list[Path]:
         """The files that say which rows are made, one a rank."""
         return list(self.folder.glob(f"{modality}.*.npy"))
+
+
+def _demand_room(folder: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    """Refuse what the disk has no room for; some network disks would find out block by block."""
+    size, free = np.dtype(dtype).itemsize * math.prod(shape), shutil.disk_usage(folder).free
+    if size > free:
+        raise SonantError(
+            f"{shape[0]} clips take {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        )
 
 
 def _known(made: Mapping[Modality, Array]) -> int:
@@ -746,24 +769,66 @@ class _Work(Dataset[Any]):
 def loader(examples: Examples, asked: Iterable[Request], *, workers: int) -> Iterator[Batch]:
     """The batches that are asked for, in their order, made ahead by worker processes.
 
+    What is not for workers, such as the crops of clips from the cache, a thread does for the next
+    batch while one is learned from. Without workers all is done in between.
+
     Raises:
         SonantError: a clip cannot be read, or lacks a modality where that is an error.
     """
     kept = examples.kept  # made before the workers are, so that they share it
+
+    def encoded(request: Request, decoded: Mapping[int, Arrays]) -> Batch:
+        return to_batch(request.rows, *examples.batch(request, examples.finish(decoded)))
+
+    def plain(request: Request, made: tuple[Arrays, There]) -> Batch:
+        return to_batch(request.rows, *made)
+
+    def recalled(request: Request, _: object) -> Batch:
+        return to_batch(request.rows, *examples.batch(request))
+
+    finish: Callable[[Request, Any], Batch]
+    work: Callable[[Request], Any]
     if examples.views.locked:
-        for request, decoded in _ahead(examples.decode, asked, workers):
-            yield to_batch(request.rows, *examples.batch(request, examples.finish(decoded)))
+        finish, work = encoded, examples.decode
     elif kept is None:
-        for request, made in _ahead(examples.batch, asked, workers):
-            yield to_batch(request.rows, *made)
+        finish, work = plain, examples.batch
     else:
-        for request, _ in _ahead(examples.make, asked, workers):
-            yield to_batch(request.rows, *examples.batch(request))
+        finish, work = recalled, examples.make
+    with closing(_ahead(work, asked, workers)) as made:
+        if workers:
+            yield from _meanwhile(finish, made)
+        else:
+            for request, result in made:
+                yield finish(request, result)
+
+
+def _meanwhile(
+    finish: Callable[[Request, Any], Batch], made: Iterable[tuple[Request, Any]]
+) -> Iterator[Batch]:
+    """Batches in their order, each finished by a thread while the one before is used."""
+    coming: Future[Batch] | None = None
+    with ThreadPoolExecutor(1) as thread:
+        for request, result in made:
+            ready, coming = coming, thread.submit(lambda *of: _pinned(finish(*of)), request, result)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def _pinned(batch: Batch) -> Batch:
+    """Where an accelerator fetches it while it computes."""
+    if not torch.cuda.is_available():
+        return batch
+    inputs, there = (
+        {m: x.pin_memory() for m, x in tensors.items()} for tensors in (batch.inputs, batch.there)
+    )
+    return Batch(batch.index.pin_memory(), inputs, there)
 
 
 def _ahead(
     work: Callable[[Request], Any], asked: Iterable[Request], workers: int
-) -> Iterator[tuple[Request, Any]]:
+) -> Generator[tuple[Request, Any], None, None]:
     """Requests with their results, which workers compute ahead.
 
     Results come through pipes, not in shared memory, which containers ration. Workers leave SIGTERM
@@ -809,7 +874,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         {m: x.to(device, non_blocking=True) for m, x in tensors.items()}
         for tensors in (batch.inputs, batch.there)
     )
-    return Batch(batch.index.to(device), inputs, there)
+    return Batch(batch.index.to(device, non_blocking=True), inputs, there)
 
 
 def _leave_signals(worker: int) -> None:

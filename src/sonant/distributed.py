@@ -46,19 +46,29 @@ def together() -> Iterator[None]:
     here = device()
     if here.type == "cuda":
         torch.cuda.set_device(here)
-    dist.init_process_group(
-        "nccl" if here.type == "cuda" else "gloo", timeout=timedelta(minutes=30)
-    )
+    backend = "nccl" if here.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # nccl would wait here for ranks that wait for this one, and nobody would read the error;
+        # as this process ends, it is aborted, and torchrun ends the others.
+        if backend == "gloo":
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def barrier() -> None:
     """Wait for all ranks."""
     if ranks() > 1:
         dist.barrier()
+
+
+def alike(*numbers: int) -> bool:
+    """Whether all ranks have given the same; all have the answer."""
+    mine = torch.tensor(numbers, dtype=torch.int64, device=device())
+    return torch.equal(largest(mine.clone()), -largest(-mine))
 
 
 def gather(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Worker processes that do not outlive the command that started them."""
+"""Worker processes that do not outlive the command that started them, and where others are."""
 
 import ctypes
+import os
 import signal
 import sys
 
@@ -17,3 +18,9 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def several_machines() -> bool:
+    """Whether torchrun has started processes on other machines, too."""
+    there = int(os.environ.get("WORLD_SIZE", "1"))
+    return there > int(os.environ.get("LOCAL_WORLD_SIZE", there))

@@ -53,7 +53,7 @@ from sonant.checkpoint import (
 )
 from sonant.clips import Clips
 from sonant.data import Array, Cache, Examples, Reader, Request, loader, requests, to_device
-from sonant.distributed import barrier, device, largest, rank, ranks, together
+from sonant.distributed import alike, barrier, device, largest, rank, ranks, together
 from sonant.errors import SonantError, UsageError, at_least
 from sonant.files import replacing, why
 from sonant.log import Line, Log, agreement
@@ -170,6 +170,12 @@ RECIPES: Mapping[str, RecipeFunction] = {
 }
 """What `sonant train` offers; any other function of the kind can be trained from Python."""
 
+SAVING = 0.05
+"""Most of the time that checkpoints may take."""
+APART = (
+    "the processes do not find the same there: the folder of a run must be one that all machines "
+    "share, and see alike"
+)
 AGREEMENT_EVERY = 20
 """Steps between looks at how the embeddings lie, which cost a forward pass; every epoch ends with
 one too."""
@@ -213,7 +219,8 @@ def train(
             ends with the weights of its best epoch. None ends with those of the last.
         workers: processes a rank that decode ahead; 0 decodes in between.
         cache: for decoded clips, for later epochs and other runs; None decodes each time.
-        save_every: steps between checkpoints.
+        save_every: steps between checkpoints, at least: they take no more than a twentieth of the
+            time.
 
     Raises:
         UsageError: clips or arguments do not fit the recipe (clips are as long as its `seconds`),
@@ -225,7 +232,7 @@ def train(
     run = Path(run)
     at_least(0, workers=workers)
     at_least(1, save_every=save_every)
-    with together(), torch.random.fork_rng(), _told_to_stop() as stop:
+    with together(), torch.random.fork_rng(_devices()), _told_to_stop() as stop:
         if (clips.column("quarantine") != "").any():
             raise UsageError("some of the training clips are quarantined; leave them out")
         there, going = _read_record(run)
@@ -236,7 +243,10 @@ def train(
         record = _record(recipe, arguments, made, clips, initial, validation, there)
         if there:
             _compare(there, record, run)
-        if there and done(run, made.method):
+        finished = bool(there) and done(run, made.method)
+        if not alike(finished):
+            raise UsageError(f"{run}: {APART}")
+        if finished:
             return
         _check(made, clips)
         began = "" if going else _begin(made, initial, like or (run if there else None), record)
@@ -251,6 +261,11 @@ def train(
         _Run(made, examples, run, stop, workers, save_every, began, chooser).go()
 
 
+def _devices() -> list[torch.device]:
+    """Those with a generator that training seeds, besides the processor's."""
+    return [device()] if device().type == "cuda" else []
+
+
 def _read_record(run: Path) -> tuple[dict[str, Any], bool]:
     """The record of the run in a folder, empty if there are no weights; and if there is a state.
 
@@ -258,9 +273,10 @@ def _read_record(run: Path) -> tuple[dict[str, Any], bool]:
     """
     going = (run / "last.pt").is_file()
     begun = going or any(run.glob("*.safetensors"))
+    if not alike(begun, going):
+        raise UsageError(f"{run}: {APART}")
     if begun and not (run / "record.json").is_file():
         raise UsageError(f"{run}: holds a checkpoint but no record.json; choose another folder")
-    barrier()
     return (read_record(run) if begun else {}), going
 
 
@@ -425,10 +441,18 @@ class _Run:
     """What the beginning of the stage found, until the log has it."""
     waited: float = 0.0
     since: float = 0.0
+    saved: float = -math.inf
+    """When the last checkpoint was written, and how many seconds that took."""
+    saving: float = 0.0
 
     @property
     def method(self) -> Method:
         return self.made.method
+
+    @property
+    def towers(self) -> torch.dtype:
+        """The precision of the towers."""
+        return torch.bfloat16 if self.made.precision == "bf16" else torch.float32
 
     def go(self) -> None:
         last = self.run / "last.pt"
@@ -438,6 +462,8 @@ class _Run:
             if self.chooser is not None:
                 self.chooser.best = there.best
         number, step = (0, 0) if there is None else (there.stage, there.step)
+        if not alike(number, step):
+            raise UsageError(f"{self.run}: {APART}")
         state = {} if there is None else there.optimizer
         self.log = Log(
             self.run / "log.jsonl" if rank() == 0 else None, keep=there.log if there else 0
@@ -477,8 +503,8 @@ class _Run:
             step += 1
             line |= self._judge(step)
             self._tell(line, stage, step, steps)
-            stopping = self.stop.asked()
-            if stopping or step % self.save_every == 0:
+            stopping, saving = self.stop.asked(self._due(step))
+            if stopping or saving:
                 self._save(number, step, optimizer.state_dict())
             if stopping:
                 self.stop.leave(f"{self.run}: stopped and saved at step {step} of {stage.name}")
@@ -590,7 +616,7 @@ class _Run:
         self, model: nn.Module, batch: Batch, stage: Stage, step: int
     ) -> dict[str, Tensor]:
         """The terms of the loss, whose gradient is added to the parameters."""
-        made, towers = self.made, torch.bfloat16 if self.made.precision == "bf16" else torch.float32
+        made, towers = self.made, self.towers
         if made.chunk:
             seed = _seed(made.seed, stage.name, step, rank())
             return chunks.backward(
@@ -640,7 +666,9 @@ class _Run:
         if rank() or not (ends or step % AGREEMENT_EVERY == 0):
             return {}
         seen = batch.part(slice(self.made.chunk or None))
-        with torch.no_grad(), _evaluating(self.method):
+        here, towers = batch.index.device.type, self.towers
+        mixed = torch.autocast(here, towers, enabled=towers != torch.float32)
+        with torch.no_grad(), mixed, _evaluating(self.method):
             e = self.method.embed(seen)
         there = {m: x[seen.there[m]] if m in seen.there else x for m, x in e.items()}
         if bad := [m for m, x in there.items() if not x.isfinite().all()]:
@@ -673,20 +701,31 @@ class _Run:
             self.log.say(_epoch_line(self.lines))
             self.lines = []
 
+    def _due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written, which takes little of the time."""
+        enough = time.perf_counter() - self.saved > self.saving / SAVING
+        return step % self.save_every == 0 and enough
+
     def _save(self, number: int, step: int, optimizer: dict[str, Any]) -> None:
-        if self.examples.kept is not None:
-            self.examples.kept.save(rank())
+        before, kept = time.perf_counter(), self.examples.kept
+        if kept is not None:
+            kept.save(rank())
         if rank() == 0:
             model = {name: x.cpu() for name, x in self.method.state_dict().items()}
             best = {} if self.chooser is None else self.chooser.best
             state = Checkpoint(number, step, model, optimizer, self.log.position(), best)
             state.write(self.run / "last.pt")
         barrier()
+        if kept is not None:
+            kept.learn()
+        self.saved = time.perf_counter()
+        self.saving = self.saved - before
 
     def _features(self) -> Mapping[str, Array]:
         """This rank's training clips as the method surveys them now: maps of files, one a name."""
         rows = np.arange(len(self.examples))[rank() :: ranks()]
-        asked = [Request(part) for part in np.array_split(rows, max(1, len(rows) // 128))]
+        parts = max(1, len(self.examples) // ranks() // 128)
+        asked = [Request(part) for part in np.array_split(rows, parts)]
         found: dict[str, Array] = {}
         first = 0
         for batch in loader(self.examples, asked, workers=self.workers):
@@ -697,6 +736,8 @@ class _Run:
                     found[name] = self._survey(name, (len(rows), x.shape[1]))
                 found[name][first : first + len(x)] = x.to(self.method.surveyed).cpu().numpy()
             first += len(batch.index)
+            if self.stop.asked()[0]:
+                self.stop.leave(f"{self.run}: stopped while a stage began")
         return found
 
     def _survey(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -778,15 +819,16 @@ class _Stop:
         self.signal = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note it; a second one of the kind is not held back."""
+        """Note it; a second Ctrl-C is not held back. SIGTERM comes twice where torchrun is told."""
         self.signal = number
-        again = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, again)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
-    def asked(self) -> bool:
-        """Agree over ranks; the signal may have reached one only."""
-        self.signal = int(largest(torch.tensor(self.signal, device=device())))
-        return bool(self.signal)
+    def asked(self, due: bool = False) -> tuple[bool, bool]:
+        """Agree over ranks, of which one may have had the signal, and on what rank 0 finds due."""
+        mine = torch.tensor([self.signal, due and rank() == 0], device=device())
+        self.signal, saving = map(int, largest(mine).tolist())
+        return bool(self.signal), bool(saving)
 
     def leave(self, said: str) -> None:
         """Raise what fits the signal."""

@@ -52,6 +52,16 @@ def test_a_clip_does_not_depend_on_its_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_more_rows_than_a_kernel_takes_are_attended_to_in_parts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = encoder(name), inputs(name, 5)
+    whole = model(x)
+    monkeypatch.setattr("sonant.encoders.attention.MOST", 2)
+    torch.testing.assert_close(model(x), whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_weight_gets_a_gradient_and_the_same_when_checkpointed(name: str) -> None:
     gradients = []
     for checkpointing in (False, True):

@@ -243,7 +243,7 @@ def test_bytes_that_changed_since_they_were_packed_are_refused(packed, tmp_path,
     clips, out = packed
     there = Pack(clips, copytree(out, tmp_path / "copy"))
     row, other = np.flatnonzero(clips.column("shard") != "")[:2].tolist()
-    shard, offset, _ = there._places[row]
+    shard, offset = (clips.column(name)[row] for name in ("shard", "offset"))
     whole = bytearray((tmp_path / "copy" / shard).read_bytes())
     at = whole.index(f".{kind}".encode(), offset) + 1024
     whole[at] ^= 1

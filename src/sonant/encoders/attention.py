@@ -1,6 +1,7 @@
 """Parts that the transformers share."""
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sonant.errors import UsageError, at_least
+
+MOST = 65535
+"""Rows that CUDA's attention kernels take at once; divided attention has one for every place."""
 
 
 class Attention(nn.Module):
@@ -50,6 +54,10 @@ class Attention(nn.Module):
         seen: Bool[Tensor, "n #h #t tokens"] | None = None,
     ) -> Float[Tensor, "n queries width"]:
         """For each query the mean of the values whose keys it asks for."""
+        if len(q) > MOST:
+            masks = repeat(None) if seen is None else torch.split(seen, MOST)
+            parts = zip(*(torch.split(x, MOST) for x in (q, k, v)), masks, strict=False)
+            return torch.cat([self.mix(*part) for part in parts])
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)

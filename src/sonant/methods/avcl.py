@@ -192,7 +192,7 @@ def avcl(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, SIGHT_SOUND)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = AVCL(
             towers,

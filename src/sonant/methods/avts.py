@@ -242,7 +242,7 @@ def avts(
     """
     towers = parts.towers(tokenizer, SIGHT_SOUND)
     stages = (Stage(EASY, easy_epochs), Stage(HARD, hard_epochs))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = AVTS(
             towers,

@@ -150,7 +150,7 @@ def supervised(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = Supervised(
             towers,
@@ -330,7 +330,7 @@ def classify(
     at_least(0, warmup=warmup, gamma=gamma)
     above_zero(head_rate=head_rate)
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = Classifier(
             towers,

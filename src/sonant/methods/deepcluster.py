@@ -633,7 +633,7 @@ def xdc_final(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = Assigned(
             towers,
@@ -678,7 +678,7 @@ def _recipe(
 ) -> Recipe:
     towers = parts.towers(tokenizer, modalities)
     encoders = [*towers, *(SECOND + modality for modality in seconds or {})]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         method = DeepCluster(
             towers,

@@ -109,7 +109,7 @@ class Films:
                 f"C3D takes films of {C3D_FRAMES} frames or more, so frames and repeats must be as "
                 f"many, such as 16, not {self.frames} and {self.repeats}"
             )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(()):
             torch.manual_seed(self.seed)
             seeing, hearing = self._network(), self._network()
         video = over_ranks(FromFrames(seeing, mean=[0.0] * 3, deviation=[1.0] * 3))

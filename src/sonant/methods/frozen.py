@@ -66,7 +66,7 @@ class Frozen:
         """A head for each of the modalities, initialised from the seed alone."""
         at_least(1, width=self.width, hidden=self.hidden)
         at_least(0, seed=self.seed)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(()):
             torch.manual_seed(self.seed)
             made: dict[Modality, nn.Module] = {
                 m: Tower(OnVectors(self.locked[m], width=self.hidden), self.width)

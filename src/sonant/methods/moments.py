@@ -85,7 +85,7 @@ class Moments:
             raise UsageError(f"XDC's networks see and hear; there is none for {foreign[0]}")
         at_least(4, planes=self.planes)
         at_least(0, seed=self.seed)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(()):
             torch.manual_seed(self.seed)
             video = FromFrames(r2plus1d_18("per_conv", planes=self.planes, eps=CAFFE2_EPS))
             audio = AudioResNet(self.geometry, planes=self.planes)

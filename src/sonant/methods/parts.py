@@ -113,7 +113,7 @@ class Small:
         at_least(0, seed=self.seed)
         if "video" in wanted:
             at_least(LEAST_SIZE, size=self.size)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(()):
             torch.manual_seed(self.seed)
             made: dict[Modality, nn.Module] = {
                 "audio": Tower(SmallAudio(), self.width),
@@ -225,7 +225,7 @@ class Paper:
         }
         made: dict[Modality, nn.Module] = {}
         for modality in modalities:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(()):
                 torch.manual_seed(self.seed)
                 encoder = encoders[modality]()
                 made[modality] = Tower(encoder, self.width)

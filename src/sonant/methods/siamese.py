@@ -817,7 +817,7 @@ def _recipe(
     parts: Parts,
 ) -> Recipe:
     towers = parts.towers(tokenizer, SIGHT_SOUND)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(()):
         torch.manual_seed(parts.seed)
         made = method(towers, (Stage("pretrain", epochs),))
     return parts.recipe(tokenizer, made, (rate,))
