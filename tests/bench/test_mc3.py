@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sonant.bench import mc3
@@ -153,6 +154,23 @@ def test_parts_and_pack_reach_the_tables_as_they_were_asked_for(
     assert main(command[:-1]) == 0
     assert asked["paper"] is None
     assert all(draw.cache and draw.form is None for draw in asked["draws"])
+
+
+def test_what_a_table_is_too_poor_for_is_told(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, asked = Clips.read(table), dict[str, Any]()
+    monkeypatch.setattr(mc3, "bench", lambda out, draws, **given: asked.update(given) or [])
+    ends = pa.array(whole.column("end") + 0.5)
+    longer = whole.table.set_column(whole.table.column_names.index("end"), "end", ends)
+    poor = Clips(longer.drop_columns(["label.sounding"]), whole.root)
+    poor.write(tmp_path / "poor.parquet")
+    for given, lacking in ((table, False), (tmp_path / "poor.parquet", True)):
+        assert main(["bench", "mc3", "--clips", str(given), "--out", str(tmp_path / "o")]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("no test clip has the label sounding: Table 2 stays empty" in said) == lacking
+        assert ("2 s, not all 1.5 s: there is no ablation of their duration" in said) == lacking
+        assert asked["durations"] == (not lacking)
 
 
 def test_what_the_papers_towers_do_not_take_is_refused_before_clips_are_packed(

@@ -63,7 +63,7 @@ def bench_mc3(
         raise UsageError(f"--parts {parts[0]} is of the paper's towers: give --towers paper, too")
     form = None if paper is None else partial(packed_for, Paper(**paper))
     drawn = _draws(world, clips, out, runs, videos, seed, workers, form=form)
-    durations = clips is None or _one_length(clips)
+    durations = clips is None or _one_length(clips, split)
     draws = [replace(draw, cache=cache) for draw in drawn]
     tables = bench(
         out,
@@ -246,13 +246,17 @@ def _parts(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _one_length(table: Path) -> bool:
-    """Whether clips can be cut to other lengths; says so where they cannot."""
+def _one_length(table: Path, split: str) -> bool:
+    """Whether clips can be cut to other lengths; says what their table is too poor for."""
     from sonant.clips import Clips
     from sonant.sources.folder import Window
     from sonant.sources.recut import uneven
 
-    if why := uneven(Clips.read(table), Window()):
+    clips = Clips.read(table)
+    judged = clips.where(split=split)
+    if "sounding" not in clips.labels or all(x is None for x in judged.column("sounding")):
+        console.print(f"{table}: no {split} clip has the label sounding: Table 2 stays empty")
+    if why := uneven(clips, Window()):
         console.print(f"{table}: {why}: there is no ablation of their duration")
     return not why
 
