@@ -32,6 +32,8 @@ from sonant.train import RECIPES, train
 from toy import TINY, Toy, toy_clips
 
 NAME = "pretend"
+LONGEST = 300.0
+"""Seconds after which a process waits for one that is not there any more."""
 ops = torch.ops.aten
 INDEXED = {ops.index, ops.index_put, ops.index_put_, ops._index_put_impl_}
 """Accelerators take indices that lie on the processor."""
@@ -112,7 +114,8 @@ def on_device(work: Callable[[], None], name: str, *, ranks: int = 1) -> None:
     for child in children:
         child.start()
     for child in children:
-        child.join()
+        child.join(LONGEST)
+        child.kill()
     assert not any(child.exitcode for child in children), "see above what a child raised"
 
 

@@ -669,7 +669,7 @@ def test_a_second_sigterm_does_not_keep_it_from_saving() -> None:
     with _told_to_stop() as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked() == (True, False)
+        assert stop.agreed() == (True, False)
         with pytest.raises(Stopped):
             stop.leave("stopped")
 
@@ -703,5 +703,6 @@ def test_checkpoints_take_a_twentieth_of_the_time_at_most(
     for slow in (0, 10**4):
         written.clear()
         run(tmp_path / f"{slow}", save_every=1)
-        assert (written == [(0, 1), (1, 0), (2, 0)]) == bool(slow), "the first, and ends of stages"
+        ends = {(0, 1), (1, 0), (2, 0)}
+        assert set(written) == ends if slow else set(written) > ends, "the first, ends of stages"
     assert weights(tmp_path / "10000") == weights(trained)

@@ -27,6 +27,8 @@ VERSION = "2"
 WITHOUT_CONTENT = "1"
 """The version before, which had no column `content`; it is read as blank."""
 LABEL = "label."
+LENGTH_SLACK = 5e-3
+"""Seconds by which clips of one length may differ."""
 COLUMNS = pa.schema(
     [
         ("id", pa.string()),

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sonant.clips import Clips
+from sonant.clips import LENGTH_SLACK, Clips
 from sonant.errors import SonantError, UsageError, above_zero, at_least
 from sonant.files import replacing, why
 from sonant.media.audio import (
@@ -58,9 +58,6 @@ LOOKS = 8
 
 MADE, ABSENT = 1, 2
 """Marks of the cache: a row is there, or its clip was looked at and lacks the modality."""
-
-LENGTH_SLACK = 5e-3
-"""Seconds by which a clip may be longer or shorter than the views."""
 
 Array = NDArray[Any]
 Arrays = dict[Modality, Array]
@@ -694,7 +691,8 @@ class Kept:
         """Know what other processes have saved."""
         for modality, made in self._made.items():
             for path in self._marks(modality):
-                np.maximum(made, _marked(path, len(made)), out=made)
+                found = _marked(path, len(made))
+                np.copyto(made, found, where=found > made)
 
     def _count(self) -> int:
         return _known(self._made)
@@ -805,7 +803,10 @@ def loader(examples: Examples, asked: Iterable[Request], *, workers: int) -> Ite
 def _meanwhile(
     finish: Callable[[Request, Any], Batch], made: Iterable[tuple[Request, Any]]
 ) -> Iterator[Batch]:
-    """Batches in their order, each finished by a thread while the one before is used."""
+    """Batches in their order, each finished by a thread while the one before is used.
+
+    Workers may be forked meanwhile, to validate: they need nothing that the thread may hold.
+    """
     coming: Future[Batch] | None = None
     with ThreadPoolExecutor(1) as thread:
         for request, result in made:

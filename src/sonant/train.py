@@ -450,9 +450,14 @@ class _Run:
         return self.made.method
 
     @property
-    def towers(self) -> torch.dtype:
-        """The precision of the towers."""
+    def precision(self) -> torch.dtype:
+        """Of the towers."""
         return torch.bfloat16 if self.made.precision == "bf16" else torch.float32
+
+    def _mixed(self, batch: Batch) -> torch.autocast:
+        """The context in which towers see a batch."""
+        here, precision = batch.index.device.type, self.precision
+        return torch.autocast(here, precision, enabled=precision != torch.float32)
 
     def go(self) -> None:
         last = self.run / "last.pt"
@@ -503,7 +508,7 @@ class _Run:
             step += 1
             line |= self._judge(step)
             self._tell(line, stage, step, steps)
-            stopping, saving = self.stop.asked(self._due(step))
+            stopping, saving = self.stop.agreed(self._due(step))
             if stopping or saving:
                 self._save(number, step, optimizer.state_dict())
             if stopping:
@@ -616,14 +621,13 @@ class _Run:
         self, model: nn.Module, batch: Batch, stage: Stage, step: int
     ) -> dict[str, Tensor]:
         """The terms of the loss, whose gradient is added to the parameters."""
-        made, towers = self.made, self.towers
+        made = self.made
         if made.chunk:
             seed = _seed(made.seed, stage.name, step, rank())
             return chunks.backward(
-                self.method, batch, stage, chunk=made.chunk, seed=seed, autocast=towers
+                self.method, batch, stage, chunk=made.chunk, seed=seed, autocast=self.precision
             )
-        here = batch.index.device.type
-        with torch.autocast(here, towers, enabled=towers != torch.float32):
+        with self._mixed(batch):
             terms: dict[str, Tensor] = model(batch, stage)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return terms
@@ -666,9 +670,7 @@ class _Run:
         if rank() or not (ends or step % AGREEMENT_EVERY == 0):
             return {}
         seen = batch.part(slice(self.made.chunk or None))
-        here, towers = batch.index.device.type, self.towers
-        mixed = torch.autocast(here, towers, enabled=towers != torch.float32)
-        with torch.no_grad(), mixed, _evaluating(self.method):
+        with torch.no_grad(), self._mixed(batch), _evaluating(self.method):
             e = self.method.embed(seen)
         there = {m: x[seen.there[m]] if m in seen.there else x for m, x in e.items()}
         if bad := [m for m, x in there.items() if not x.isfinite().all()]:
@@ -736,7 +738,7 @@ class _Run:
                     found[name] = self._survey(name, (len(rows), x.shape[1]))
                 found[name][first : first + len(x)] = x.to(self.method.surveyed).cpu().numpy()
             first += len(batch.index)
-            if self.stop.asked()[0]:
+            if self.stop.agreed()[0]:
                 self.stop.leave(f"{self.run}: stopped while a stage began")
         return found
 
@@ -824,7 +826,7 @@ class _Stop:
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
-    def asked(self, due: bool = False) -> tuple[bool, bool]:
+    def agreed(self, due: bool = False) -> tuple[bool, bool]:
         """Agree over ranks, of which one may have had the signal, and on what rank 0 finds due."""
         mine = torch.tensor([self.signal, due and rank() == 0], device=device())
         self.signal, saving = map(int, largest(mine).tolist())

@@ -169,7 +169,7 @@ def test_what_a_table_is_too_poor_for_is_told(
         assert main(["bench", "mc3", "--clips", str(given), "--out", str(tmp_path / "o")]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert ("no test clip has the label sounding: Table 2 stays empty" in said) == lacking
-        assert ("2 s, not all 1.5 s: there is no ablation of their duration" in said) == lacking
+        assert ("2.000 s, not all 1.5 s: there is no ablation of their duration" in said) == lacking
         assert asked["durations"] == (not lacking)
 
 

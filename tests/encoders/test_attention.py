@@ -1,8 +1,11 @@
 """What holds of every transformer here."""
 
+from typing import Any
+
 import jaxtyping
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from published import OURS, scattered
@@ -58,7 +61,15 @@ def test_more_rows_than_a_kernel_takes_are_attended_to_in_parts(
     model, x = encoder(name), inputs(name, 5)
     whole = model(x)
     monkeypatch.setattr("sonant.encoders.attention.MOST", 2)
+    rows, attend = list[int](), F.scaled_dot_product_attention
+
+    def counted(q: Tensor, *of: Any, **more: Any) -> Tensor:
+        rows.append(len(q))
+        return attend(q, *of, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     torch.testing.assert_close(model(x), whole)
+    assert max(rows) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -49,7 +49,12 @@ def test_a_video_that_is_too_short_or_gone_costs_its_own_clips(tmp_path: Path) -
 
 
 def test_clips_of_other_lengths_are_refused(tmp_path: Path) -> None:
-    clips = indexed(tmp_path, Window(0.5, 1.25), "2 99")
-    assert uneven(clips, Window(0.5, 1.25)) == ""
-    with pytest.raises(UsageError, match=r"last from 1.75 to 1.75 s, not all 1.5 s"):
-        recut(clips, Window(1, 2), workers=1)
+    assert uneven(indexed(tmp_path, Window(), "2 99")) == ""
+    with pytest.raises(UsageError, match=r"last from 1\.750 to 1\.750 s, not all 1\.5 s"):
+        recut(indexed(tmp_path, Window(0.5, 1.25), "2 99"), Window(1, 2), workers=1)
+
+
+def test_videos_that_are_away_are_no_videos_that_are_gone(tmp_path: Path) -> None:
+    away = Clips(indexed(tmp_path, Window(), "2").table, tmp_path / "unmounted")
+    with pytest.raises(UsageError, match="unmounted: no such folder"):
+        recut(away, Window(1, 2), workers=1)

@@ -18,7 +18,7 @@ from sonant import __version__
 from sonant.checkpoint import RecipeFunction, read_run, weights_path
 from sonant.clips import Clips
 from sonant.embed import embed
-from sonant.errors import UsageError
+from sonant.errors import SonantError, UsageError
 from sonant.features import Features
 from sonant.files import replacing
 from sonant.media.pack import Pack, pack
@@ -35,7 +35,8 @@ Result = dict[str, dict[str, float]]
 """What a row reached: `AV raw` and the like to areas, `V>A` and the like to measures, `rank` and
 `others` to modalities."""
 
-Form = Callable[[Window], Mapping[str, Any]]
+FormOf = Callable[[Window], Mapping[str, Any]]
+"""Settings of `pack` that are not its defaults, for clips of a window."""
 
 Judge = Callable[[Features, Clips, str], Result]
 """Reads a row's features of a split."""
@@ -86,8 +87,7 @@ class Draw:
     about: str
     """What the clips are drawn from, in words; packs of anything else are not taken for them."""
     workers: int
-    form: Form | None = None
-    """Settings of `pack` that are not its defaults, for clips of a window."""
+    form: FormOf | None = None
     cache: bool = True
     """Whether decoded clips are kept beside the pack."""
 
@@ -100,6 +100,7 @@ class Draw:
 
         Raises:
             UsageError: the folder is there and holds clips of something else.
+            SonantError: no clip can be packed.
         """
         kind = "pack" if narrated else "windows"
         out = self.packs / f"{kind}-{window.before:g}-{window.after:g}"
@@ -107,7 +108,9 @@ class Draw:
         form = self.form(window) if self.form else {}
         about += "".join(f", {name} {value:g}" for name, value in form.items())
         if not note.is_file():
-            pack(self.clips(window, narrated), out, workers=self.workers, **form)
+            packed = pack(self.clips(window, narrated), out, workers=self.workers, **form)
+            if not len(packed.where(packed=True)):
+                raise SonantError(f"{out}: no clip could be packed; its clips.parquet says why")
             with replacing(note) as partial:
                 partial.write_text(about + "\n", encoding="utf-8")
         if (there := note.read_text(encoding="utf-8").strip()) != about:
@@ -123,7 +126,7 @@ def world_draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] = FRACTIONS,
-    form: Form | None = None,
+    form: FormOf | None = None,
 ) -> list[Draw]:
     """Draws of the narrated world with seeds `seed`, `seed` + 1, ...; made when they are needed."""
 
@@ -159,7 +162,7 @@ def table_draws(
     runs: int,
     seed: int,
     workers: int,
-    form: Form | None = None,
+    form: FormOf | None = None,
 ) -> list[Draw]:
     """The clips of one table for every run, which differ in their seed alone.
 

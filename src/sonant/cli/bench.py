@@ -12,7 +12,7 @@ from sonant.cli.arguments import Command, console
 from sonant.errors import UsageError, at_least
 
 if TYPE_CHECKING:
-    from sonant.bench.runs import Draw, Form
+    from sonant.bench.runs import Draw, FormOf
     from sonant.bench.tables import Table
 
 WIDEST = 9
@@ -42,6 +42,8 @@ def bench_mc3(
     Args:
         world: the narrated world; each run has a draw of its own.
         clips: a clip table instead, such as one of Ego4D, whose runs differ in their seed alone.
+            Clips of 1.5 s are taken to begin 0.5 s before their narration, and are cut anew for the
+            ablation of their duration.
         out: folder for the draws, the rows and the tables mc3.md, mc3.html and mc3.csv.
         runs: paired runs of every row of the tables.
         ablation_runs: of these, those that the ablations get, too.
@@ -63,7 +65,9 @@ def bench_mc3(
         raise UsageError(f"--parts {parts[0]} is of the paper's towers: give --towers paper, too")
     form = None if paper is None else partial(packed_for, Paper(**paper))
     drawn = _draws(world, clips, out, runs, videos, seed, workers, form=form)
-    durations = clips is None or _one_length(clips, split)
+    if clips is not None:
+        _tell_unlabelled(clips, split)
+    durations = clips is None or _one_length(clips)
     draws = [replace(draw, cache=cache) for draw in drawn]
     tables = bench(
         out,
@@ -199,7 +203,7 @@ def _draws(
     seed: int,
     workers: int,
     fractions: Mapping[str, float] | None = None,
-    form: Form | None = None,
+    form: FormOf | None = None,
 ) -> list[Draw]:
     from sonant.bench.runs import table_draws, world_draws
     from sonant.sources.folder import FRACTIONS
@@ -246,17 +250,21 @@ def _parts(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _one_length(table: Path, split: str) -> bool:
-    """Whether clips can be cut to other lengths; says what their table is too poor for."""
+def _tell_unlabelled(table: Path, split: str) -> None:
+    """Say so where nothing can be judged by truth."""
     from sonant.clips import Clips
-    from sonant.sources.folder import Window
+
+    clips = Clips.read(table).where(split=split)
+    if "sounding" not in clips.labels or all(x is None for x in clips.column("sounding")):
+        console.print(f"{table}: no {split} clip has the label sounding: Table 2 stays empty")
+
+
+def _one_length(table: Path) -> bool:
+    """Whether clips can be cut to other lengths; says so where they cannot."""
+    from sonant.clips import Clips
     from sonant.sources.recut import uneven
 
-    clips = Clips.read(table)
-    judged = clips.where(split=split)
-    if "sounding" not in clips.labels or all(x is None for x in judged.column("sounding")):
-        console.print(f"{table}: no {split} clip has the label sounding: Table 2 stays empty")
-    if why := uneven(clips, Window()):
+    if why := uneven(Clips.read(table)):
         console.print(f"{table}: {why}: there is no ablation of their duration")
     return not why
 

@@ -110,6 +110,7 @@ def _check_place(calibration: Path, calibrate: Kind | None, features: tuple[str,
                 f"--calibration {calibration}: no such run; give the folder of one, or a file that "
                 "ends in .json"
             )
+        demand_writable(calibration)
         return
     from sonant.embed import weights_of
 
@@ -329,6 +330,8 @@ def score_clusters(
     made_from = {"clusters": key(asked, pack, *named(features).values())}
     at_least(2, **{"--clusters": clusters})
     media = Pack.open(pack)
+    if sheet is not None:
+        demand_writable(sheet)
     if not report.holds(out, made_from, Pack.open(pack).clips):
         found = cluster(
             features_of(media.clips, features),
@@ -445,6 +448,7 @@ def score_annotations(
     from sonant.sources.taxonomy import Taxonomy
     from sonant.tasks.annotations import annotate
 
+    demand_writable(out / "clips.parquet")
     found, labelled = annotate(
         Clips.read(clips),
         read_votes(votes),

@@ -12,7 +12,7 @@ from sonant.distributed import gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND, Films
-from sonant.methods.method import Mapped, Method, Recipe, at_least_fp32
+from sonant.methods.method import Mapped, Method, Recipe, at_least_fp32, drawn_by
 from sonant.methods.parts import Parts, small
 from sonant.objectives import cross_correlation, self_contrast
 from sonant.types import Batch, Layer, Modality, Stage
@@ -192,8 +192,7 @@ def avcl(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, SIGHT_SOUND)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = AVCL(
             towers,
             (Stage("pretrain", epochs),),

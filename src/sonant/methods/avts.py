@@ -20,7 +20,7 @@ from sonant.distributed import gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND
-from sonant.methods.method import Method, Recipe, at_least_fp32
+from sonant.methods.method import Method, Recipe, at_least_fp32, drawn_by
 from sonant.methods.moments import Moments
 from sonant.methods.parts import Parts, small
 from sonant.types import Batch, Embeddings, Modality, Stage
@@ -242,8 +242,7 @@ def avts(
     """
     towers = parts.towers(tokenizer, SIGHT_SOUND)
     stages = (Stage(EASY, easy_epochs), Stage(HARD, hard_epochs))
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = AVTS(
             towers,
             stages,

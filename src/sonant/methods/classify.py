@@ -18,7 +18,7 @@ from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.avcl import Fusion
 from sonant.methods.films import SIGHT_SOUND, Films
-from sonant.methods.method import Method, Recipe, at_least_fp32
+from sonant.methods.method import Method, Recipe, at_least_fp32, drawn_by
 from sonant.methods.moments import Moments
 from sonant.methods.parts import Paper, Parts, small, twin
 from sonant.metrics.classification import Average, among_best, averaged
@@ -150,8 +150,7 @@ def supervised(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = Supervised(
             towers,
             (Stage("classify", epochs),),
@@ -330,8 +329,7 @@ def classify(
     at_least(0, warmup=warmup, gamma=gamma)
     above_zero(head_rate=head_rate)
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = Classifier(
             towers,
             (Stage("classify", epochs, frozenset() if frozen else None),),

@@ -25,7 +25,7 @@ from sonant.distributed import dealt, device, gather, largest, rank, ranks
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND
-from sonant.methods.method import Method, Opening, Recipe, at_least_fp32
+from sonant.methods.method import Method, Opening, Recipe, at_least_fp32, drawn_by
 from sonant.methods.moments import Moments
 from sonant.methods.parts import Parts, small
 from sonant.metrics.clustering import nmi, purity
@@ -633,8 +633,7 @@ def xdc_final(
         parts: towers, views and optimisation.
     """
     towers = parts.towers(tokenizer, modalities)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = Assigned(
             towers,
             (Stage("final", epochs),),
@@ -678,8 +677,7 @@ def _recipe(
 ) -> Recipe:
     towers = parts.towers(tokenizer, modalities)
     encoders = [*towers, *(SECOND + modality for modality in seconds or {})]
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         method = DeepCluster(
             towers,
             rounds.stages,

@@ -27,7 +27,7 @@ from sonant.encoders.conv3d import (
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.audio import AVCL_RATE, avcl, resample, stretch
 from sonant.media.text import Tokenizer
-from sonant.methods.method import Method, Precision, Recipe
+from sonant.methods.method import Method, Precision, Recipe, drawn_by
 from sonant.types import Modality
 
 Backbone = Literal["c3d", "r3d", "r2plus1d"]
@@ -109,8 +109,7 @@ class Films:
                 f"C3D takes films of {C3D_FRAMES} frames or more, so frames and repeats must be as "
                 f"many, such as 16, not {self.frames} and {self.repeats}"
             )
-        with torch.random.fork_rng(()):
-            torch.manual_seed(self.seed)
+        with drawn_by(self.seed):
             seeing, hearing = self._network(), self._network()
         video = over_ranks(FromFrames(seeing, mean=[0.0] * 3, deviation=[1.0] * 3))
         audio = over_ranks(FromSpectrogram(hearing, frames=self.repeats))

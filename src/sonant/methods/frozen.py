@@ -21,7 +21,7 @@ from sonant.encoders.locked import (
 from sonant.errors import at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.mc3 import mc3
-from sonant.methods.method import Method, Precision, Recipe, Tower
+from sonant.methods.method import Method, Precision, Recipe, Tower, drawn_by
 from sonant.methods.parts import twin
 from sonant.types import MODALITIES, Modality
 
@@ -66,8 +66,7 @@ class Frozen:
         """A head for each of the modalities, initialised from the seed alone."""
         at_least(1, width=self.width, hidden=self.hidden)
         at_least(0, seed=self.seed)
-        with torch.random.fork_rng(()):
-            torch.manual_seed(self.seed)
+        with drawn_by(self.seed):
             made: dict[Modality, nn.Module] = {
                 m: Tower(OnVectors(self.locked[m], width=self.hidden), self.width)
                 for m in MODALITIES

@@ -1,6 +1,7 @@
 """What a method and a recipe are."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -21,6 +22,14 @@ from sonant.errors import UsageError, above_zero, at_least
 from sonant.types import MODALITIES, Batch, Embeddings, Modality, Stage
 
 Precision = Literal["fp32", "bf16"]
+
+
+@contextmanager
+def drawn_by(seed: int) -> Iterator[None]:
+    """Weights are drawn by this seed here, on the processor; other generators stay as they are."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class Tower(nn.Module):

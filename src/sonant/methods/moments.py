@@ -10,7 +10,6 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.audio import VMZ_BINS, VMZ_RATE, xdc
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND, SharedBatchNorm3d, over_ranks
-from sonant.methods.method import Method, Precision, Recipe
+from sonant.methods.method import Method, Precision, Recipe, drawn_by
 from sonant.types import Modality
 
 
@@ -85,8 +84,7 @@ class Moments:
             raise UsageError(f"XDC's networks see and hear; there is none for {foreign[0]}")
         at_least(4, planes=self.planes)
         at_least(0, seed=self.seed)
-        with torch.random.fork_rng(()):
-            torch.manual_seed(self.seed)
+        with drawn_by(self.seed):
             video = FromFrames(r2plus1d_18("per_conv", planes=self.planes, eps=CAFFE2_EPS))
             audio = AudioResNet(self.geometry, planes=self.planes)
         made: dict[Modality, nn.Module] = {

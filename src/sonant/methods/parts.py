@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import nn
 
 from sonant.data import Views
@@ -32,7 +31,7 @@ from sonant.encoders.weights import (
 )
 from sonant.errors import UsageError, at_least
 from sonant.media.text import Tokenizer
-from sonant.methods.method import Method, Precision, Recipe, Tower
+from sonant.methods.method import Method, Precision, Recipe, Tower, drawn_by
 from sonant.types import MODALITIES, Modality
 
 COLOURS = {
@@ -113,8 +112,7 @@ class Small:
         at_least(0, seed=self.seed)
         if "video" in wanted:
             at_least(LEAST_SIZE, size=self.size)
-        with torch.random.fork_rng(()):
-            torch.manual_seed(self.seed)
+        with drawn_by(self.seed):
             made: dict[Modality, nn.Module] = {
                 "audio": Tower(SmallAudio(), self.width),
                 "video": Tower(SmallVideo(), self.width),
@@ -225,8 +223,7 @@ class Paper:
         }
         made: dict[Modality, nn.Module] = {}
         for modality in modalities:
-            with torch.random.fork_rng(()):
-                torch.manual_seed(self.seed)
+            with drawn_by(self.seed):
                 encoder = encoders[modality]()
                 made[modality] = Tower(encoder, self.width)
             if self.compile:

@@ -24,7 +24,7 @@ from sonant.distributed import dealt, gather
 from sonant.errors import UsageError, above_zero, at_least
 from sonant.media.text import Tokenizer
 from sonant.methods.films import SIGHT_SOUND, Films
-from sonant.methods.method import Method, Recipe, at_least_fp32
+from sonant.methods.method import Method, Recipe, at_least_fp32, drawn_by
 from sonant.methods.parts import Parts, small
 from sonant.objectives import cross_correlation, key_nce, negative_cosine, nt_xent
 from sonant.types import Batch, Embeddings, Modality, Stage
@@ -817,8 +817,7 @@ def _recipe(
     parts: Parts,
 ) -> Recipe:
     towers = parts.towers(tokenizer, SIGHT_SOUND)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(parts.seed)
+    with drawn_by(parts.seed):
         made = method(towers, (Stage("pretrain", epochs),))
     return parts.recipe(tokenizer, made, (rate,))
 

@@ -165,11 +165,12 @@ def _of_runs(there: Mapping[str, Any], runs: Mapping[str, str]) -> dict[str, Any
 
 
 def holds(path: Path | str, made_from: Mapping[str, str], clips: Clips | None = None) -> bool:
-    """Whether a report is there whose parts were made from just this.
+    """Whether a report is there whose parts were made from just this; if not, one can be written.
 
     Raises:
-        UsageError: it has other parts, and is of other clips than those that are given.
-        SonantError: it is not, and cannot be written.
+        UsageError: it has other parts, and is of other clips than those that are given; or it is
+            no file.
+        SonantError: it cannot be written.
     """
     path = Path(path)
     there = read(path) if path.is_file() else {}
