@@ -243,10 +243,7 @@ def train(
         record = _record(recipe, arguments, made, clips, initial, validation, there)
         if there:
             _compare(there, record, run)
-        finished = bool(there) and done(run, made.method)
-        if not alike(finished):
-            raise UsageError(f"{run}: {APART}")
-        if finished:
+        if _finished(run, there, made.method):
             return
         _check(made, clips)
         began = "" if going else _begin(made, initial, like or (run if there else None), record)
@@ -278,6 +275,14 @@ def _read_record(run: Path) -> tuple[dict[str, Any], bool]:
     if begun and not (run / "record.json").is_file():
         raise UsageError(f"{run}: holds a checkpoint but no record.json; choose another folder")
     return (read_record(run) if begun else {}), going
+
+
+def _finished(run: Path, there: Mapping[str, Any], method: Method) -> bool:
+    """Whether nothing is left to be done, which all ranks must find."""
+    finished = bool(there) and done(run, method)
+    if not alike(finished):
+        raise UsageError(f"{run}: {APART}")
+    return finished
 
 
 def _tokenizer(
